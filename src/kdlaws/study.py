@@ -1,0 +1,400 @@
+"""A Study becomes runs: which there are, how long each is, and what it is called.
+
+``runs_of`` expands the study file. ``plan`` resolves each run against the text and the teachers,
+giving step counts, FLOPs and identities. A run's name is a readable label and eight hex digits of
+the SHA-256 of everything that changes its numbers; never of paths, names, device or workers.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from kdlaws.config import Method, Students, Study
+from kdlaws.errors import ArtefactError, ConfigError
+from kdlaws.records import RECORD, SCHEMA, digest, file_digest, read_run
+from kdlaws.shapes import Flops, Shape, run_flops, shape
+
+RECIPE = 1
+"""Raised whenever the numerics of training change, so that old runs are not mistaken for new."""
+
+BYTES_PER_TOKEN = 3.6
+"""Assumed before any token stream exists: English text, small byte-level BPE."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as the study file names it. ``passes`` is its length in epochs of its fraction."""
+
+    role: Literal["student", "teacher"]
+    size: str
+    method: Method
+    teacher: str | None
+    kd_weight: float | None
+    temperature: float | None
+    embedding_weight: float | None
+    fraction: float
+    noise: float
+    seed: int
+    passes: float
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """What planning needs to know of the text. ``exact`` is False where tokens are estimated."""
+
+    corpus: str
+    corpus_sha256: str
+    tokenizer: str
+    tokenizer_sha256: str
+    n_vocab: int
+    n_student_tokens: int
+    n_teacher_tokens: int
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What planning needs to know of a teacher. ``identity`` enters the hash of its students."""
+
+    run_id: str
+    identity: str
+    shape: Shape
+    n_tokens: int
+    tokenizer_sha256: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run with everything resolved that can be known before it is paid for."""
+
+    run: Run
+    run_id: str
+    trunk: str
+    shape: Shape
+    n_windows: int
+    n_steps: int
+    warmup_steps: int
+    n_tokens: int
+    n_unique_tokens: int
+    batch_tokens: int
+    teacher: TeacherFacts | None
+
+    @property
+    def epochs(self) -> float:
+        return self.n_tokens / self.n_unique_tokens
+
+    @property
+    def flops(self) -> Flops:
+        is_embedding = self.run.method == "embedding" and self.teacher is not None
+        width = self.teacher.shape.d_model if is_embedding and self.teacher else 0
+        return run_flops(
+            self.shape,
+            self.n_tokens,
+            self.n_unique_tokens,
+            teacher=self.teacher.shape if self.teacher else None,
+            teacher_n_tokens=self.teacher.n_tokens if self.teacher else 0,
+            map_params=width * self.shape.d_model,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every run of a study, resolved: teachers first, then students in the file's order."""
+
+    study: Study
+    text: TextFacts
+    teachers: Mapping[str, TeacherFacts]
+    runs: tuple[PlannedRun, ...]
+
+    def trunks(self) -> dict[str, list[PlannedRun]]:
+        """The branches of each trunk, shortest first."""
+        grouped: dict[str, list[PlannedRun]] = {}
+        for planned in self.runs:
+            grouped.setdefault(planned.trunk, []).append(planned)
+        return {trunk: sorted(each, key=lambda r: r.n_steps) for trunk, each in grouped.items()}
+
+    def columns(self, planned: PlannedRun) -> dict[str, Any]:
+        """The contract's columns that are known before training, and what identifies the run."""
+        return _columns(self, planned)
+
+
+def runs_of(study: Study) -> list[Run]:
+    """Every student run that the blocks ask for, each once, in the order of the file."""
+    runs: dict[Run, None] = {}
+    for block in study.students:
+        for each in _runs_of_block(block, study):
+            runs.setdefault(each)
+    return list(runs)
+
+
+def _runs_of_block(block: Students, study: Study) -> Iterable[Run]:
+    for size, method, fraction, noise, seed in product(
+        block.sizes, block.methods, block.fractions, block.noise, block.seeds
+    ):
+        for teacher, kd_weight, temperature, embedding_weight in _settings(block, method):
+            for passes in study.epochs[fraction]:
+                yield Run(
+                    role="student",
+                    size=size,
+                    method=method,
+                    teacher=teacher,
+                    kd_weight=kd_weight,
+                    temperature=temperature,
+                    embedding_weight=embedding_weight,
+                    fraction=fraction,
+                    noise=noise,
+                    seed=seed,
+                    passes=passes,
+                )
+
+
+def _settings(block: Students, method: Method) -> Iterable[tuple[Any, Any, Any, Any]]:
+    """Combinations of the settings that the method reads; the others are None."""
+    if method == "scratch":
+        return [(None, None, None, None)]
+    if method == "token":
+        return product(block.teachers, block.kd_weight, block.temperature, [None])
+    return product(block.teachers, [None], [None], block.embedding_weight)
+
+
+def load_teacher_facts(name: str, folder: Path) -> TeacherFacts:
+    """A teacher that is a finished run's folder: its record, and the hash of its weights."""
+    weights = folder / "model" / "model.safetensors"
+    if not (folder / RECORD).exists() or not weights.exists():
+        raise ConfigError(
+            f"teachers.{name}.run: {folder} is not the folder of a finished run",
+            remedy=f"it needs {RECORD} and model/model.safetensors; `make teachers` makes ours",
+        )
+    record = read_run(folder)
+    try:
+        return TeacherFacts(
+            run_id=record["run_id"],
+            identity=file_digest(weights),
+            shape=shape(record["size"], n_vocab=record["n_vocab"], n_ctx=record["n_ctx"]),
+            n_tokens=record["n_tokens"],
+            tokenizer_sha256=record["tokenizer_sha256"],
+            folder=folder,
+        )
+    except KeyError as error:
+        raise ArtefactError(f"has no {error}", where=str(folder / RECORD)) from None
+
+
+def plan(study: Study, text: TextFacts) -> Plan:
+    """Resolve every run of the study. Raises ConfigError where the text is too small for it."""
+    teacher_runs = [_plan_teacher(study, text, name) for name in study.teachers]
+    teachers = {
+        name: _teacher_facts(study, text, name, planned)
+        for name, planned in zip(study.teachers, teacher_runs, strict=True)
+    }
+    students = [_plan_student(study, text, teachers, run) for run in runs_of(study)]
+    trained = [planned for planned in teacher_runs if planned is not None]
+    return Plan(study, text, teachers, (*trained, *students))
+
+
+def _teacher_facts(
+    study: Study, text: TextFacts, name: str, planned: PlannedRun | None
+) -> TeacherFacts:
+    if planned is not None:
+        return TeacherFacts(
+            planned.run_id,
+            planned.run_id,
+            planned.shape,
+            planned.n_tokens,
+            text.tokenizer_sha256,
+            study.folder / planned.run_id,
+        )
+    folder = study.teachers[name].run
+    assert folder is not None
+    facts = load_teacher_facts(name, folder)
+    _check_teacher(name, facts, study, text)
+    return facts
+
+
+def _check_teacher(name: str, facts: TeacherFacts, study: Study, text: TextFacts) -> None:
+    if text.exact and facts.tokenizer_sha256 != text.tokenizer_sha256:
+        raise ConfigError(
+            f"teachers.{name}.run: {facts.run_id} was trained with another tokenizer "
+            f"({facts.tokenizer_sha256[:8]}) than the study's ({text.tokenizer_sha256[:8]})",
+            remedy=f"set tokenizer.path to {facts.folder / 'model'}, or train the teacher again",
+        )
+    if facts.shape.n_ctx < study.n_ctx:
+        raise ConfigError(
+            f"teachers.{name}.run: {facts.run_id} reads {facts.shape.n_ctx} tokens at once, fewer "
+            f"than n_ctx = {study.n_ctx}",
+            remedy=f"set n_ctx to {facts.shape.n_ctx} or less",
+        )
+
+
+def _plan_teacher(study: Study, text: TextFacts, name: str) -> PlannedRun | None:
+    teacher = study.teachers[name]
+    if teacher.size is None or teacher.n_tokens is None:
+        return None
+    n_windows = text.n_teacher_tokens // study.n_ctx
+    if n_windows * study.n_ctx < study.optimiser.batch_tokens:
+        raise ConfigError(
+            f"teachers.{name}: the teachers' share of the text holds {text.n_teacher_tokens} tokens",
+            remedy="raise corpus.teacher_share, or take a larger corpus",
+        )
+    run = Run(
+        "teacher", teacher.size, "scratch", None, None, None, None, 1.0, 0.0, teacher.seed, 1.0
+    )
+    n_steps = max(1, teacher.n_tokens // study.optimiser.batch_tokens)
+    return _planned(study, text, run, n_windows, n_steps, n_steps, None, dtype=teacher.dtype)
+
+
+def _plan_student(
+    study: Study, text: TextFacts, teachers: Mapping[str, TeacherFacts], run: Run
+) -> PlannedRun:
+    n_windows = _windows(study, text, run.fraction)
+    n_steps = _steps(study, n_windows, run.passes)
+    shortest = _steps(study, n_windows, study.epochs[run.fraction][0])
+    teacher = teachers[run.teacher] if run.teacher else None
+    return _planned(study, text, run, n_windows, n_steps, shortest, teacher)
+
+
+def _windows(study: Study, text: TextFacts, fraction: float) -> int:
+    """Sequences in a fraction of the student's slice: a prefix of its stream."""
+    slice_tokens = min(study.corpus.slice_tokens or text.n_student_tokens, text.n_student_tokens)
+    n_windows = int(fraction * (slice_tokens // study.n_ctx))
+    if n_windows * study.n_ctx < study.optimiser.batch_tokens:
+        raise ConfigError(
+            f"students: fraction {fraction:g} of {slice_tokens} tokens is less than one batch of "
+            f"{study.optimiser.batch_tokens}",
+            remedy="take a larger corpus, corpus.slice_tokens or fraction",
+        )
+    return n_windows
+
+
+def _steps(study: Study, n_windows: int, passes: float) -> int:
+    return max(1, int(passes * n_windows * study.n_ctx / study.optimiser.batch_tokens))
+
+
+def _planned(
+    study: Study,
+    text: TextFacts,
+    run: Run,
+    n_windows: int,
+    n_steps: int,
+    shortest: int,
+    teacher: TeacherFacts | None,
+    dtype: str = "float32",
+) -> PlannedRun:
+    size = shape(run.size, n_vocab=text.n_vocab, n_ctx=study.n_ctx)
+    warmup_steps = max(1, int(study.optimiser.warmup_share * shortest))
+    identity = _identity(study, text, run, size, n_windows, warmup_steps, teacher)
+    trunk_hash = digest(identity)
+    run_hash = digest({"trunk": trunk_hash, "n_steps": n_steps, "dtype": dtype})
+    n_tokens = n_steps * study.optimiser.batch_tokens
+    label = _label(run)
+    return PlannedRun(
+        run=run,
+        run_id=f"{label}-{_length(run, n_tokens)}-{run_hash[:8]}",
+        trunk=f"{label}-{trunk_hash[:8]}",
+        shape=size,
+        n_windows=n_windows,
+        n_steps=n_steps,
+        warmup_steps=warmup_steps,
+        n_tokens=n_tokens,
+        n_unique_tokens=min(n_tokens, n_windows * study.n_ctx),
+        batch_tokens=study.optimiser.batch_tokens,
+        teacher=teacher,
+    )
+
+
+def _identity(
+    study: Study,
+    text: TextFacts,
+    run: Run,
+    size: Shape,
+    n_windows: int,
+    warmup_steps: int,
+    teacher: TeacherFacts | None,
+) -> dict[str, Any]:
+    """Everything that changes a trunk's numbers, and nothing else."""
+    optimiser = study.optimiser.model_dump()
+    optimiser["learning_rate"] = optimiser["learning_rate"][run.method]
+    optimiser["warmup_steps"] = warmup_steps
+    del optimiser["warmup_share"]
+    return {
+        "recipe": RECIPE,
+        "objective": study.objective,
+        "role": run.role,
+        "shape": [size.d_model, size.n_layers, size.head_dim, size.n_vocab, size.n_ctx],
+        "method": run.method,
+        "weights": [run.kd_weight, run.temperature, run.embedding_weight],
+        "corpus": text.corpus_sha256,
+        "tokenizer": text.tokenizer_sha256,
+        "n_windows": n_windows,
+        "noise": run.noise,
+        "seed": run.seed,
+        "optimiser": optimiser,
+        "teacher": teacher.identity if teacher else None,
+        "cache": study.cache.model_dump() if run.method == "token" else None,
+    }
+
+
+def _label(run: Run) -> str:
+    parts = [
+        "teacher" if run.role == "teacher" else run.method,
+        run.size.replace("/", "x"),
+        "" if run.role == "teacher" else f"f{run.fraction:g}",
+        f"n{run.noise:g}" if run.noise else "",
+        f"s{run.seed}",
+    ]
+    return "-".join(part for part in parts if part)
+
+
+def _length(run: Run, n_tokens: int) -> str:
+    return f"{n_tokens // 1000}k" if run.role == "teacher" else f"e{run.passes:g}"
+
+
+def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
+    run, size, teacher, flops = planned.run, planned.shape, planned.teacher, planned.flops
+    return {
+        "schema": SCHEMA,
+        "run_id": planned.run_id,
+        "study": plan.study.name,
+        "role": run.role,
+        "objective": plan.study.objective,
+        "method": run.method,
+        "kd_weight": run.kd_weight,
+        "temperature": run.temperature,
+        "embedding_weight": run.embedding_weight,
+        "init": "random",
+        "corpus": plan.text.corpus,
+        "corpus_sha256": plan.text.corpus_sha256,
+        "tokenizer": plan.text.tokenizer,
+        "tokenizer_sha256": plan.text.tokenizer_sha256,
+        "fraction": run.fraction,
+        "noise": run.noise,
+        "quality": "raw",
+        "kept": 1.0,
+        "size": run.size,
+        "n_vocab": size.n_vocab,
+        "n_ctx": size.n_ctx,
+        "n_params": size.n_params,
+        "n_params_non_embedding": size.n_params_non_embedding,
+        "n_params_head": size.n_params_head,
+        "n_tokens": planned.n_tokens,
+        "n_unique_tokens": planned.n_unique_tokens,
+        "epochs": planned.epochs,
+        "n_steps": planned.n_steps,
+        "batch_tokens": planned.batch_tokens,
+        "seed": run.seed,
+        "trunk": planned.trunk,
+        "teacher": teacher.run_id if teacher else None,
+        "teacher_n_params": teacher.shape.n_params if teacher else None,
+        "teacher_n_params_non_embedding": (
+            teacher.shape.n_params_non_embedding if teacher else None
+        ),
+        "teacher_n_tokens": teacher.n_tokens if teacher else None,
+        "student_flops": flops.student,
+        "teacher_inference_flops": flops.teacher_inference,
+        "teacher_training_flops": flops.teacher_training,
+        "cache_saved_flops": flops.cache_saved,
+        "forward_flops_per_token": size.forward_flops_per_token,
+        "recipe": RECIPE,
+    }
