@@ -7,6 +7,7 @@ Order: the defaults below < the file < ``key=value`` overrides with dotted keys
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -203,7 +204,7 @@ class Study(Strict):
             if set(block.methods) - {"scratch"} and not block.teachers:
                 raise ValueError(f"{where}.teachers: {', '.join(block.methods)} need a teacher")
         for fraction, levels in self.epochs.items():
-            if any(low >= high for low, high in zip(levels, levels[1:], strict=False)):
+            if any(low >= high for low, high in pairwise(levels)):
                 raise ValueError(f"epochs.{fraction:g}: passes must increase, not {levels}")
         if self.optimiser.batch_tokens % self.n_ctx:
             raise ValueError(

@@ -235,7 +235,7 @@ def _plan_teacher(study: Study, text: TextFacts, name: str) -> PlannedRun | None
     n_windows = text.n_teacher_tokens // study.n_ctx
     if n_windows * study.n_ctx < study.optimiser.batch_tokens:
         raise ConfigError(
-            f"teachers.{name}: the teachers' share of the text holds {text.n_teacher_tokens} tokens",
+            f"teachers.{name}: teachers may read {text.n_teacher_tokens} tokens, less than a batch",
             remedy="raise corpus.teacher_share, or take a larger corpus",
         )
     run = Run(

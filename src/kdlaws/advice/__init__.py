@@ -1,0 +1,11 @@
+"""USES laws: from a study's saved artefacts to fits, figures, ten lines and one page.
+
+Needs no torch. ``summary(folder)`` and ``figures(folder)`` read what ``fit_study`` or
+``build_report`` wrote.
+"""
+
+from kdlaws.advice.figures import figures
+from kdlaws.advice.report import build_report, fit_study
+from kdlaws.advice.summary import summary
+
+__all__ = ["build_report", "figures", "fit_study", "summary"]

@@ -1,0 +1,123 @@
+"""Sentences made from the data: the figures' captions, and the turns of phrase they share."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from kdlaws.advice.evidence import (
+    N,
+    Evidence,
+    Gain,
+    Teacher,
+    done,
+    gain,
+    one_pass,
+    paired,
+    repeated,
+    undertrained,
+)
+from kdlaws.quantities import human
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def percent(share: float) -> str:
+    """A share of one as people write it: 0.01 is ``1 %``."""
+    return f"{100 * share:.3g} %"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 teacher``, ``2 teachers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def nats(difference: Gain) -> str:
+    """``+0.231 ± 0.021 nats``; a single size has no standard error."""
+    error = "" if math.isnan(difference.se) else f" ± {difference.se:.3f}"
+    return f"{difference.mean:+.3f}{error} nats"
+
+
+def scaling(evidence: Evidence, rows: "Mapping[str, DataFrame]") -> str:
+    """``rows``: each method's longest one-pass runs at 100 % of the data."""
+    if not rows:
+        return "There is no one-pass run at 100 % of the data to draw."
+    falls = [_fall(method, done(each)) for method, each in rows.items() if len(done(each))]
+    tokens = human(max(each["n_tokens"].max() for each in rows.values()))
+    fits = {method: evidence.fit("chinchilla", method) for method in rows}
+    levels = {percent(fit.level) for fit in fits.values() if fit}
+    bands = f"; bands are {listed(sorted(levels))} of the fitted law" if levels else ""
+    lacking = [method for method, fit in fits.items() if fit is None]
+    without = f"; no law is fitted for {listed(lacking)}" if lacking else ""
+    return (
+        f"After one pass over {tokens} tokens, {listed(falls)}. Bars are one standard error over "
+        f"test sequences{bands}{without}.{_hollow(rows.values())}"
+    )
+
+
+def _fall(method: str, rows: "DataFrame") -> str:
+    by_size = rows.groupby(N)["cross_entropy"].mean()
+    (small, first), (large, last) = (tuple(by_size.items())[end] for end in (0, -1))
+    return f"{method} goes from {first:.3f} nats (N = {human(small)}) to {last:.3f} ({human(large)})"
+
+
+def _hollow(tables: "Iterable[DataFrame]") -> str:
+    number = sum(len(undertrained(rows)) for rows in tables)
+    return f" Hollow: {counted(number, 'undertrained run')}, not fitted." if number else ""
+
+
+def data(evidence: Evidence) -> str:
+    single, again = (done(select(evidence.comparable)) for select in (one_pass, repeated))
+    if single.empty:
+        first = "No run reads its data only once."
+    else:
+        low, high = human(single["n_tokens"].min()), human(single["n_tokens"].max())
+        first = f"Above, {len(single)} runs that read {low} to {high} tokens once."
+    if again.empty:
+        return f"{first} No run repeats its data."
+    unique = listed([human(each) for each in sorted(again["n_unique_tokens"].unique())])
+    low, high = (f"{each:.3g}" for each in (again["epochs"].min(), again["epochs"].max()))
+    return (
+        f"{first} Below, {len(again)} runs on {unique} unique tokens, each after as many epochs as "
+        f"validation chose ({low} to {high}). The numbers beside the lines are N."
+    )
+
+
+def frontier(candidates: "DataFrame", chosen: "DataFrame") -> str:
+    """``chosen``: the Pareto-optimal candidates by FLOPs per token, cheapest first."""
+    if candidates.empty:
+        return "The table has no FLOPs per token, so there is no frontier to draw."
+    low, high = chosen.iloc[0], chosen.iloc[-1]
+    return (
+        f"{len(chosen)} of {counted(len(candidates), 'model')} are Pareto-optimal by FLOPs, "
+        f"{_makers(chosen)}. Along their line perplexity goes from {low['perplexity']:.1f} at "
+        f"{human(low['forward_flops_per_token'])} FLOPs per token to {high['perplexity']:.1f} at "
+        f"{human(high['forward_flops_per_token'])}."
+    )
+
+
+def _makers(rows: "DataFrame") -> str:
+    made_by = rows["method"].where(rows["role"] != "teacher", "teacher").value_counts()
+    return listed([f"{number} {maker}" for maker, number in made_by.items()])
+
+
+def compression(evidence: Evidence, distilled: Sequence[tuple[str, Teacher]]) -> str:
+    if not distilled:
+        return "No run of the study is distilled."
+    found = {pair: gain(paired(evidence, pair[0], 1.0, pair[1])) for pair in distilled}
+    parts = [
+        f"{method} with {teacher.label} is ahead by {nats(each)} ({counted(each.n_sizes, 'size')})"
+        for (method, teacher), each in found.items()
+        if each
+    ]
+    first = (
+        f"Against scratch at 100 % of the data, {listed(parts)}; ± is one standard error over sizes."
+        if parts
+        else "At 100 % of the data no distilled run has a scratch run to compare with."
+    )
+    return f"{first} Bars are one standard error over seeds, where a size has several."

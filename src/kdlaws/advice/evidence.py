@@ -1,0 +1,257 @@
+"""What a study's saved artefacts say: its runs, which of them compare, and the fitted laws.
+
+Everything that the figures, the summary and the page tell comes through here, so that they cannot
+disagree. pandas is loaded by the functions that need it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdlaws.laws import Fit
+from kdlaws.quantities import human
+from kdlaws.records import read_json
+from kdlaws.tables import LoadedTable, read_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+METHODS = ("scratch", "token", "embedding")
+N = "n_params_non_embedding"
+
+# What the report reads; a table that lacks one of these has it empty, and the report says so.
+_TEXTS = ("run_id", "study", "role", "method", "trunk", "teacher", "status", "device")
+_SETTINGS = ("kd_weight", "temperature", "embedding_weight")
+_NUMBERS = (
+    *(N, "n_tokens", "n_unique_tokens", "fraction", "epochs", "seed", "noise", *_SETTINGS),
+    *("teacher_n_params_non_embedding", "teacher_cross_entropy", "teacher_overlap"),
+    *("cross_entropy", "cross_entropy_se", "perplexity"),
+    *("forward_flops_per_token", "decode_ms_p50", "wall_s"),
+)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher that students of the study learned from; ``cross_entropy`` is NaN if unknown."""
+
+    run_id: str
+    n_params_non_embedding: float
+    cross_entropy: float
+
+    @property
+    def label(self) -> str:
+        return f"teacher {human(self.n_params_non_embedding)}"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Scratch minus distilled test cross-entropy, nats per token, paired by size and seed.
+
+    ``mean`` is over sizes, each the mean of its seeds; ``se`` is the standard error of that mean,
+    from the spread of the sizes' differences, NaN for a single size.
+    """
+
+    mean: float
+    se: float
+    n_sizes: int
+    n_wins: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A study's table, its unigram and bigram cross-entropies, and its fits by ``law-method``."""
+
+    folder: Path
+    table: LoadedTable
+    reference: Mapping[str, Any]
+    fits: Mapping[str, Fit]
+
+    @property
+    def runs(self) -> "DataFrame":
+        return self.table.frame
+
+    @cached_property
+    def name(self) -> str:
+        names = self.runs["study"].dropna()
+        return str(names.iloc[0]) if len(names) else self.folder.resolve().name
+
+    @cached_property
+    def students(self) -> "DataFrame":
+        return self.runs[self.runs["role"] != "teacher"]
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """The study's methods, in the order in which reports show them."""
+        present = self.students["method"].dropna().unique()
+        return tuple(sorted(present, key=lambda method: (*METHODS, method).index(method)))
+
+    @cached_property
+    def sizes(self) -> tuple[float, ...]:
+        """The students' non-embedding parameters, ascending."""
+        return tuple(sorted(map(float, self.students[N].dropna().unique())))
+
+    @cached_property
+    def fractions(self) -> tuple[float, ...]:
+        """Shares of the data, largest first."""
+        return tuple(sorted(map(float, self.students["fraction"].dropna().unique()), reverse=True))
+
+    @cached_property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """The one with most students first."""
+        counts = self.students["teacher"].value_counts()
+        found = [self._teacher(str(run_id)) for run_id in counts.index]
+        return tuple(sorted(found, key=lambda each: (-counts[each.run_id], each.cross_entropy)))
+
+    def _teacher(self, run_id: str) -> Teacher:
+        """From its students' rows, or from its own where theirs do not say."""
+        rows = self.students[self.students["teacher"] == run_id]
+        own = self.runs[self.runs["run_id"] == run_id]
+        return Teacher(
+            run_id,
+            _first_known(rows["teacher_n_params_non_embedding"], own[N]),
+            _first_known(rows["teacher_cross_entropy"], own["cross_entropy"]),
+        )
+
+    @property
+    def main_teacher(self) -> Teacher | None:
+        return self.teachers[0] if self.teachers else None
+
+    @cached_property
+    def comparable(self) -> "DataFrame":
+        """Students on clean data, each method at its most frequent weights; of any status."""
+        rows = self.students[self.students["noise"].fillna(0) == 0]
+        for setting in _SETTINGS:
+            usual = rows.groupby("method")[setting].agg(_most_frequent)
+            rows = rows[(rows[setting] == rows["method"].map(usual)) | rows[setting].isna()]
+        return rows
+
+    def of(self, method: str, *, teacher: Teacher | None = None) -> "DataFrame":
+        """Comparable rows of one method, with the main teacher unless another is named."""
+        rows = self.comparable[self.comparable["method"] == method]
+        chosen = teacher or self.main_teacher
+        if method == "scratch" or chosen is None:
+            return rows
+        return rows[rows["teacher"] == chosen.run_id]
+
+    def fit(self, law: str, method: str) -> Fit | None:
+        return self.fits.get(f"{law}-{method}")
+
+    @cached_property
+    def unigram(self) -> float | None:
+        """Test cross-entropy of the unigram table, nats per token."""
+        value = self.reference.get("unigram")
+        return None if value is None else float(value)
+
+    @cached_property
+    def bigrams(self) -> tuple[tuple[float, float], ...]:
+        """(unique tokens, test cross-entropy of the smoothed bigram table), ascending."""
+        rows = self.reference.get("bigram") or ()
+        return tuple(sorted((float(r["n_unique_tokens"]), float(r["cross_entropy"])) for r in rows))
+
+
+def load(folder: Path) -> Evidence:
+    """Read a study's artefacts; only ``table.csv`` must be there.
+
+    Raises TableError where the table cannot be read, ArtefactError where another file cannot.
+    """
+    table = read_table(folder / "table.csv")
+    reference = folder / "reference.json"
+    fits = {path.stem: Fit.load(path) for path in sorted((folder / "fits").glob("*.json"))}
+    return Evidence(
+        folder=folder,
+        table=replace(table, frame=_whole(table.frame)),
+        reference=read_json(reference) if reference.exists() else {},
+        fits=fits,
+    )
+
+
+def done(rows: "DataFrame") -> "DataFrame":
+    """The rows that laws and comparisons may read."""
+    return rows[(rows["status"] == "done") & rows["cross_entropy"].notna()]
+
+
+def undertrained(rows: "DataFrame") -> "DataFrame":
+    return rows[(rows["status"] == "undertrained") & rows["cross_entropy"].notna()]
+
+
+def one_pass(rows: "DataFrame") -> "DataFrame":
+    """No token read twice."""
+    return rows[rows["epochs"] <= 1]
+
+
+def full_pass(rows: "DataFrame") -> "DataFrame":
+    """The one-pass rows at 100 % of the data that read the most tokens."""
+    rows = one_pass(rows[rows["fraction"] == 1])
+    return rows[rows["n_tokens"] == rows["n_tokens"].max()]
+
+
+def repeated(rows: "DataFrame") -> "DataFrame":
+    """Trunks that read their data more than once, each at its best number of epochs."""
+    return rows[((rows["fraction"] < 1) | (rows["epochs"] > 1)) & rows["selected"]]
+
+
+def paired(
+    evidence: Evidence, method: str, fraction: float, teacher: Teacher | None = None
+) -> "DataFrame":
+    """Runs of ``method`` beside scratch runs: N, seed, ``gain`` (scratch minus method, nats).
+
+    Pairs share size and seed. At fraction 1 they also share ``n_tokens``, and the longest common
+    branch is taken; where data repeat, each method is at its own best number of epochs.
+    """
+    ours, theirs = done(evidence.of(method, teacher=teacher)), done(evidence.of("scratch"))
+    ours, theirs = (rows[rows["fraction"] == fraction] for rows in (ours, theirs))
+    select, keys = (one_pass, [N, "seed", "n_tokens"]) if fraction == 1 else (repeated, [N, "seed"])
+    pairs = select(ours).merge(select(theirs), on=keys, suffixes=("", "_scratch"))
+    pairs = pairs.sort_values("n_tokens").drop_duplicates([N, "seed"], keep="last").sort_values(N)
+    return pairs.assign(gain=pairs["cross_entropy_scratch"] - pairs["cross_entropy"])
+
+
+def gain(pairs: "DataFrame") -> Gain | None:
+    """The pairs in four numbers; None where there are none."""
+    if pairs.empty:
+        return None
+    by_size = pairs.groupby(N)["gain"].mean()
+    return Gain(
+        mean=float(by_size.mean()),
+        se=float(by_size.sem()),
+        n_sizes=len(by_size),
+        n_wins=int((by_size > 0).sum()),
+    )
+
+
+def pareto(x: Sequence[float], y: Sequence[float]) -> list[int]:
+    """Indices, in ascending x, of the points that none other matches in x and y and beats in one.
+
+    Both are costs. Of equal points the first is kept.
+    """
+    kept: list[int] = []
+    for index in sorted(range(len(x)), key=lambda i: (x[i], y[i])):
+        if not kept or y[index] < y[kept[-1]]:
+            kept.append(index)
+    return kept
+
+
+def _whole(frame: "DataFrame") -> "DataFrame":
+    """Every column that the report reads, with its type."""
+    import pandas as pd
+
+    columns = dict.fromkeys([*frame.columns, *_TEXTS, *_NUMBERS, "selected"])
+    whole = frame.reindex(columns=list(columns))
+    for column in _NUMBERS:
+        whole[column] = pd.to_numeric(whole[column], errors="coerce").astype(float)
+    whole["perplexity"] = whole["perplexity"].fillna(whole["cross_entropy"].map(math.exp))
+    whole["selected"] = whole["selected"].eq(True)
+    whole["status"] = whole["status"].fillna("done")
+    return whole
+
+
+def _first_known(*columns: Iterable[float]) -> float:
+    return next((float(v) for column in columns for v in column if not math.isnan(v)), math.nan)
+
+
+def _most_frequent(values: Any) -> float:
+    modes = values.mode()
+    return float(modes.iloc[0]) if len(modes) else math.nan

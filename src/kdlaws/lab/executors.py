@@ -1,0 +1,173 @@
+"""Where tasks run: local processes, one thread each, that live as long as the sweep."""
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from kdlaws.errors import KdlawsError, StoppedError
+
+_REPORT_SECONDS = 0.25
+
+OnTokens = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A call ``function(*arguments, on_tokens)`` that other tasks may wait for."""
+
+    name: str
+    function: Callable[..., None]
+    arguments: tuple[Any, ...]
+    seconds_per_token: float
+    n_tokens: int
+    requires: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Expected seconds on one worker."""
+        return self.n_tokens * self.seconds_per_token
+
+
+class _StopRequestedError(Exception):
+    pass
+
+
+class _Reporter:
+    """Passes on token counts from a worker, a few times a second, and ends the task on request."""
+
+    def __init__(self, task: str) -> None:
+        self.task, self.unsent, self.sent_at = task, 0, time.monotonic()
+
+    def __call__(self, n_tokens: int) -> None:
+        self.unsent += n_tokens
+        if time.monotonic() - self.sent_at > _REPORT_SECONDS:
+            self.flush()
+            if _stop.is_set():
+                raise _StopRequestedError
+
+    def flush(self) -> None:
+        _reports.put((self.task, self.unsent))
+        self.unsent, self.sent_at = 0, time.monotonic()
+
+
+_reports: Any = None
+_stop: Any = None
+
+
+def _start_worker(reports: Any, stop: Any) -> None:
+    global _reports, _stop
+    _reports, _stop = reports, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _exit_with_parent() -> None:
+    """A killed sweep leaves no worker behind to write beside its successor."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _run_task(task: Task) -> None:
+    reporter = _Reporter(task.name)
+    try:
+        task.function(*task.arguments, reporter)
+    except _StopRequestedError:
+        return
+    reporter.flush()
+
+
+class LocalProcesses:
+    """A pool of persistent worker processes; tasks start in the given order once they can."""
+
+    def __init__(self, n_workers: int) -> None:
+        self.n_workers = n_workers
+        context = multiprocessing.get_context("spawn")
+        self._reports, self._stop = context.Queue(), context.Event()
+        self._pool = ProcessPoolExecutor(
+            n_workers,
+            mp_context=context,
+            initializer=_start_worker,
+            initargs=(self._reports, self._stop),
+        )
+
+    def run(
+        self, tasks: Sequence[Task], on_tokens: Callable[[Task, int], None]
+    ) -> dict[str, BaseException]:
+        """Run every task; the errors of those that failed, or could not start, by task name.
+
+        Raises StoppedError on Ctrl-C or SIGTERM; whatever was finished is on disk.
+        """
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return self._run(list(tasks), on_tokens)
+        except KeyboardInterrupt:
+            self._stop.set()
+            raise StoppedError(
+                "stopped", remedy="the same command goes on from here; finished runs are kept"
+            ) from None
+        except BrokenProcessPool:
+            raise KdlawsError(
+                "a worker process died, perhaps for want of memory",
+                remedy="the same command goes on from here; try workers=1",
+            ) from None
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            signal.signal(signal.SIGTERM, previous)
+
+    def _run(
+        self, waiting: list[Task], on_tokens: Callable[[Task, int], None]
+    ) -> dict[str, BaseException]:
+        by_name = {task.name: task for task in waiting}
+        unfinished = set(by_name)
+        running: dict[Future[None], Task] = {}
+        failed: dict[str, BaseException] = {}
+        while waiting or running:
+            self._submit(waiting, running, unfinished, failed)
+            done, _ = wait(running, timeout=_REPORT_SECONDS, return_when=FIRST_COMPLETED)
+            self._drain(by_name, on_tokens)
+            for future in done:
+                task = running.pop(future)
+                unfinished.discard(task.name)
+                error = future.exception()
+                if error is not None:
+                    failed[task.name] = error
+        self._drain(by_name, on_tokens)
+        return failed
+
+    def _submit(
+        self,
+        waiting: list[Task],
+        running: dict[Future[None], Task],
+        unfinished: set[str],
+        failed: dict[str, BaseException],
+    ) -> None:
+        for task in list(waiting):
+            if len(running) == self.n_workers:
+                return
+            if task.requires in failed:
+                failed[task.name] = failed[task.requires]
+                waiting.remove(task)
+            elif task.requires not in unfinished:
+                running[self._pool.submit(_run_task, task)] = task
+                waiting.remove(task)
+
+    def _drain(self, by_name: dict[str, Task], on_tokens: Callable[[Task, int], None]) -> None:
+        while True:
+            try:
+                name, n_tokens = self._reports.get_nowait()
+            except queue.Empty:
+                return
+            on_tokens(by_name[name], n_tokens)

@@ -1,0 +1,51 @@
+"""Load a teacher and check that it is the one the study was planned with."""
+
+from pathlib import Path
+
+import torch
+from transformers import GraniteForCausalLM
+
+from kdlaws.errors import ArtefactError
+from kdlaws.records import file_digest, read_run
+from kdlaws.study import TeacherFacts
+
+WEIGHTS = Path("model") / "model.safetensors"
+
+
+def load_model(folder: Path) -> GraniteForCausalLM:
+    """A finished run's model in fp32, whatever precision it was saved in; for inference."""
+    model = GraniteForCausalLM.from_pretrained(
+        folder / "model", dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    return model.eval().requires_grad_(False)
+
+
+def load_teacher(facts: TeacherFacts) -> GraniteForCausalLM:
+    """Raises ArtefactError if the weights are absent, or not those that were planned with."""
+    weights = facts.folder / WEIGHTS
+    if not weights.exists():
+        raise ArtefactError(
+            f"the weights of teacher {facts.run_id} are missing",
+            where=str(weights),
+            remedy="train the study's teachers first",
+        )
+    if facts.identity not in (facts.run_id, file_digest(weights)):
+        raise ArtefactError(
+            f"the weights of teacher {facts.run_id} have changed since the study was planned",
+            where=str(weights),
+            remedy="restore the file, or start the study again",
+        )
+    return load_model(facts.folder)
+
+
+def overlap(facts: TeacherFacts, student_documents: dict[str, int]) -> float | None:
+    """Share of the student's text, by bytes, in documents that the teacher was trained on.
+
+    ``student_documents`` maps SHA-256 to bytes. None where the teacher's reading is not recorded.
+    """
+    read = read_run(facts.folder).get("training_documents")
+    if read is None:
+        return None
+    known = set(read)
+    shared = sum(n for sha256, n in student_documents.items() if sha256[:16] in known)
+    return shared / sum(student_documents.values())
