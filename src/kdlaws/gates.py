@@ -24,7 +24,7 @@ def trunk_is_over(done: Sequence[Run], n_branches: int) -> bool:
 
 
 def _validation(run: Run) -> float:
-    value = run["validation_cross_entropy"]
+    value = run.get("validation_cross_entropy")
     return float("inf") if value is None else float(value)
 
 

@@ -1,8 +1,9 @@
 """Numbers as people write them: 1e6, 2M, 0.1B."""
 
 import re
+from decimal import Decimal
 
-_SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_EXPONENTS = {"": 0, "k": 3, "m": 6, "b": 9, "g": 9, "t": 12}
 _NUMBER = re.compile(
     r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)\s*", re.IGNORECASE
 )
@@ -19,7 +20,8 @@ def parse_number(text: object) -> float:
     match = _NUMBER.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise ValueError(f"{text!r} is not a number; numbers are written 1000, 1e6, 2M or 0.1B")
-    return float(match[1].replace("_", "")) * _SUFFIXES[match[2].lower()]
+    # Decimal, for 2.01B is a whole number and 2.01 * 1e9 in floating point is not.
+    return float(Decimal(match[1].replace("_", "")).scaleb(_EXPONENTS[match[2].lower()]))
 
 
 def human(value: float) -> str:

@@ -16,6 +16,7 @@ from kdlaws.errors import ArtefactError
 
 SCHEMA = 1
 RECORD, EVALUATION = "record.json", "evaluation.json"
+PLAN, REFERENCE = "plan.json", "reference.json"
 
 
 def write_text(path: Path, text: str) -> None:

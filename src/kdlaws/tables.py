@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from kdlaws import quantities, records
 from kdlaws.errors import ArtefactError, MissingExtraError, TableError
+from kdlaws.gates import apply_gates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,7 @@ COLUMNS: tuple[str, ...] = (
     *("cache_saved_flops", "forward_flops_per_token"),
     *("prefill_ms_p50", "prefill_ms_p95", "decode_ms_p50", "decode_ms_p95"),
     *("peak_memory_mb", "size_mb", "device", "wall_s", "status"),
+    "embedding_weight",
 )
 
 _TEXT_COLUMNS = frozenset(
@@ -180,7 +182,8 @@ def _read_runs(folder: Path) -> list[dict[str, Any]]:
             where=str(folder),
             remedy="give the folder of a study, such as runs/default, that has been trained",
         )
-    return runs
+    reference = folder / records.REFERENCE
+    return apply_gates(runs, records.read_json(reference) if reference.exists() else None)
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
@@ -421,8 +424,9 @@ def choose_n_column(frame: pd.DataFrame, n: str | None) -> str:
 def law_columns(
     loaded: LoadedTable, law_columns: Sequence[str], *, n: str | None = None
 ) -> LawInput:
-    """The columns that a law reads, as float64 without a gap; ``N`` stands for the N in use.
+    """The columns that a law reads, as float64 without a gap.
 
+    ``N``, or either parameter count, stands for the N in use, which comes under its own name.
     ``flops`` comes along where every row has it, for the compute-only baseline. Left out and
     listed: runs that diverged, failed or are undertrained; runs that repeat data, unless the law
     reads ``n_unique_tokens``; rows without a finite value in a column that is needed. Teachers
@@ -483,7 +487,8 @@ def _with_flops(frame: pd.DataFrame, where: str) -> pd.DataFrame:
 
 def _needed(frame: pd.DataFrame, law_columns: Sequence[str], n_column: str) -> list[str]:
     """The table's columns for the law's. Without ``flops``, laws compute 6 N D instead."""
-    names = [n_column if name == "N" else name for name in law_columns]
+    any_n = {"N", *_N_COLUMNS.values()}
+    names = [n_column if name in any_n else name for name in law_columns]
     if "flops" in names and "flops" not in frame and {n_column, "n_tokens"} <= set(frame):
         names[names.index("flops")] = n_column
         names.append("n_tokens")

@@ -1,14 +1,12 @@
 """Sentences made from the data: the figures' captions, and the turns of phrase they share."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdlaws.advice.evidence import (
-    N,
     Evidence,
-    Gain,
     Teacher,
+    by_size,
     done,
     gain,
     one_pass,
@@ -37,12 +35,6 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def nats(difference: Gain) -> str:
-    """``+0.231 ± 0.021 nats``; a single size has no standard error."""
-    error = "" if math.isnan(difference.se) else f" ± {difference.se:.3f}"
-    return f"{difference.mean:+.3f}{error} nats"
-
-
 def scaling(evidence: Evidence, rows: "Mapping[str, DataFrame]") -> str:
     """``rows``: each method's longest one-pass runs at 100 % of the data."""
     if not rows:
@@ -51,9 +43,9 @@ def scaling(evidence: Evidence, rows: "Mapping[str, DataFrame]") -> str:
     tokens = human(max(each["n_tokens"].max() for each in rows.values()))
     fits = {method: evidence.fit("chinchilla", method) for method in rows}
     levels = {percent(fit.level) for fit in fits.values() if fit}
-    bands = f"; bands are {listed(sorted(levels))} of the fitted law" if levels else ""
+    bands = f"; bands are the fitted law's {listed(sorted(levels))} intervals" if levels else ""
     lacking = [method for method, fit in fits.items() if fit is None]
-    without = f"; no law is fitted for {listed(lacking)}" if lacking else ""
+    without = f"; {listed(lacking)}: no law, means joined" if lacking else ""
     return (
         f"After one pass over {tokens} tokens, {listed(falls)}. Bars are one standard error over "
         f"test sequences{bands}{without}.{_hollow(rows.values())}"
@@ -61,9 +53,9 @@ def scaling(evidence: Evidence, rows: "Mapping[str, DataFrame]") -> str:
 
 
 def _fall(method: str, rows: "DataFrame") -> str:
-    by_size = rows.groupby(N)["cross_entropy"].mean()
-    (small, first), (large, last) = (tuple(by_size.items())[end] for end in (0, -1))
-    return f"{method} goes from {first:.3f} nats (N = {human(small)}) to {last:.3f} ({human(large)})"
+    means = [(human(n), each["cross_entropy"].mean()) for n, each in by_size(rows).items()]
+    (small, first), (large, last) = means[0], means[-1]
+    return f"{method} goes from {first:.3f} nats at N = {small} to {last:.3f} at {large}"
 
 
 def _hollow(tables: "Iterable[DataFrame]") -> str:
@@ -72,19 +64,20 @@ def _hollow(tables: "Iterable[DataFrame]") -> str:
 
 
 def data(evidence: Evidence) -> str:
-    single, again = (done(select(evidence.comparable)) for select in (one_pass, repeated))
+    rows = [select(evidence.comparable) for select in (one_pass, repeated)]
+    single, again = map(done, rows)
     if single.empty:
         first = "No run reads its data only once."
     else:
         low, high = human(single["n_tokens"].min()), human(single["n_tokens"].max())
         first = f"Above, {len(single)} runs that read {low} to {high} tokens once."
     if again.empty:
-        return f"{first} No run repeats its data."
+        return f"{first} No run repeats its data.{_hollow(rows)}"
     unique = listed([human(each) for each in sorted(again["n_unique_tokens"].unique())])
     low, high = (f"{each:.3g}" for each in (again["epochs"].min(), again["epochs"].max()))
     return (
         f"{first} Below, {len(again)} runs on {unique} unique tokens, each after as many epochs as "
-        f"validation chose ({low} to {high}). The numbers beside the lines are N."
+        f"validation chose ({low} to {high}). The numbers beside the lines are N.{_hollow(rows)}"
     )
 
 
@@ -111,12 +104,12 @@ def compression(evidence: Evidence, distilled: Sequence[tuple[str, Teacher]]) ->
         return "No run of the study is distilled."
     found = {pair: gain(paired(evidence, pair[0], 1.0, pair[1])) for pair in distilled}
     parts = [
-        f"{method} with {teacher.label} is ahead by {nats(each)} ({counted(each.n_sizes, 'size')})"
+        f"{method} with {teacher.label} is ahead by {each} nats ({counted(each.n_sizes, 'size')})"
         for (method, teacher), each in found.items()
         if each
     ]
     first = (
-        f"Against scratch at 100 % of the data, {listed(parts)}; ± is one standard error over sizes."
+        f"Against scratch at 100 % of the data, {listed(parts)}; ± one standard error over sizes."
         if parts
         else "At 100 % of the data no distilled run has a scratch run to compare with."
     )

@@ -1,39 +1,24 @@
-"""A figure as plain data, and the one renderer that draws any of them.
+"""The one renderer: a figure's description becomes a picture, as SVG or PNG.
 
-Nothing here knows about studies: ``figures.py`` says what is in a figure, this says how it looks.
-matplotlib is loaded by the functions that draw.
+Nothing here knows about studies. matplotlib is loaded by the functions that draw.
 """
 
 import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdlaws.advice.picture import COLOURS, Axis, Curve, Figure, Panel, Series
 from kdlaws.quantities import human
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-# The methods' colours are those of Okabe and Ito, told apart by colour-blind readers. On the page
-# each of these becomes the style sheet's variable of the same name, so that dark mode works.
-COLOURS = {
-    "scratch": "#0072b2",
-    "token": "#d55e00",
-    "embedding": "#009e73",
-    "other": "#aa4499",
-    "teacher": "#5c5470",
-    "ink": "#1f2329",
-    "faint": "#737b85",
-    "rule": "#dfe2e6",
-    "paper": "#ffffff",
-}
-MARKERS = {"scratch": "o", "token": "s", "embedding": "^", "teacher": "D"}
-
-_STYLE: dict[str, Any] = {
+_DASHES = (0, (4, 2.5))
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": COLOURS["ink"],
@@ -49,78 +34,6 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "kdlaws",
 }
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A quantity with its unit. Panels whose axis has the same label share its range."""
-
-    label: str
-    log: bool = False
-    ticks: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Series:
-    """Measured points. ``error`` is one standard error a point, NaN where there is none."""
-
-    label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    error: tuple[float, ...] = ()
-    colour: str = "ink"
-    marker: str = "o"
-    strength: float = 1.0
-    hollow: bool = False
-    size: float = 5.5
-    join: str = ""  # "line", "steps", or "" for points alone
-    names: tuple[str, ...] = ()  # one a point, written beside it
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A line, fitted or measured, with a band where its uncertainty is known."""
-
-    label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    lo: tuple[float, ...] = ()
-    hi: tuple[float, ...] = ()
-    colour: str = "ink"
-    strength: float = 1.0
-    dashed: bool = False
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A horizontal line at ``value``."""
-
-    label: str
-    value: float
-
-
-@dataclass(frozen=True)
-class Panel:
-    title: str
-    x: Axis
-    y: Axis
-    series: tuple[Series, ...] = ()
-    curves: tuple[Curve, ...] = ()
-    references: tuple[Reference, ...] = ()
-    missing: str = ""  # said in place of the picture, when there is nothing to draw
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Panels read row by row, ``columns`` in each. Labels stand beside the lines, or in a legend."""
-
-    name: str
-    title: str
-    caption: str
-    panels: tuple[Panel, ...]
-    columns: int = 1
-    legend: bool = False
-    panel_inches: tuple[float, float] = (3.4, 3.0)
 
 
 def save(figure: Figure, folder: Path) -> None:
@@ -160,7 +73,8 @@ def _draw(figure: Figure) -> "Canvas":
     rows = math.ceil(len(figure.panels) / figure.columns)
     width, height = figure.panel_inches
     size = (width * figure.columns, height * rows + 0.35 * figure.legend)
-    canvas = Canvas(figsize=size, layout="constrained")
+    canvas = Canvas(figsize=size)
+    canvas.set_layout_engine("constrained", w_pad=0.06, h_pad=0.09)
     for index, panel in enumerate(figure.panels):
         axes = canvas.add_subplot(rows, figure.columns, index + 1)
         left = figure.panels[index - 1] if index % figure.columns else None
@@ -184,7 +98,7 @@ def _draw_panel(axes: "Axes", panel: Panel, figure: Figure, *, named: bool) -> N
     if named:
         axes.text(0, 1.03, panel.y.label, transform=axes.transAxes, color=COLOURS["faint"])
     for reference in panel.references:
-        axes.axhline(reference.value, color=COLOURS["faint"], linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.axhline(reference.value, color=COLOURS["faint"], linewidth=0.9, linestyle=_DASHES)
     for curve in panel.curves:
         _draw_curve(axes, curve)
     for series in panel.series:
@@ -201,38 +115,32 @@ def _say_missing(axes: "Axes", text: str) -> None:
 def _draw_curve(axes: "Axes", curve: Curve) -> None:
     colour = COLOURS[curve.colour]
     if curve.lo:
-        axes.fill_between(
-            curve.x, curve.lo, curve.hi, color=colour, alpha=0.14 * curve.strength, linewidth=0
-        )
-    style = (0, (4, 2)) if curve.dashed else "-"
-    axes.plot(curve.x, curve.y, color=colour, alpha=curve.strength, linewidth=1.5, linestyle=style)
+        axes.fill_between(curve.x, curve.lo, curve.hi, color=colour, alpha=0.15, linewidth=0)
+    style = _DASHES if curve.dashed else "-"
+    axes.plot(curve.x, curve.y, color=colour, linewidth=1.4, linestyle=style)
 
 
 def _draw_series(axes: "Axes", series: Series) -> None:
     colour = COLOURS[series.colour]
-    joined = {"line": "-", "steps": "-", "": ""}[series.join]
     axes.errorbar(
         series.x,
         series.y,
         yerr=series.error or None,
         color=colour,
-        alpha=series.strength,
         label=series.label or None,
         marker=series.marker,
         markersize=series.size,
         markerfacecolor="none" if series.hollow else colour,
         markeredgecolor=colour if series.hollow else COLOURS["paper"],
         markeredgewidth=1.2 if series.hollow else 0.5,
-        linestyle=joined,
+        linestyle={"": "", "dashes": _DASHES}.get(series.join, "-"),
         linewidth=1.1,
         drawstyle="steps-post" if series.join == "steps" else "default",
         elinewidth=1.0,
         zorder=3,
     )
     for x, y, name in zip(series.x, series.y, series.names, strict=False):
-        axes.annotate(
-            name, (x, y), (-4, -5), textcoords="offset points", ha="right", va="top", fontsize=7.5
-        )
+        axes.annotate(name, (x, y), (7, 3), textcoords="offset points", fontsize=7.5)
 
 
 def _draw_legend(canvas: "Canvas") -> None:
@@ -244,26 +152,24 @@ def _draw_legend(canvas: "Canvas") -> None:
             list(handles.values()),
             list(handles),
             loc="outside upper left",
-            ncols=3,
+            ncols=min(len(handles), 5),
             frameon=False,
-            handletextpad=0.3,
-            columnspacing=1.4,
+            handletextpad=0.5,
+            columnspacing=1.6,
             fontsize=8.5,
         )
 
 
 def _legend(axes: "Axes") -> tuple[list[Any], list[str]]:
-    handles, labels = axes.get_legend_handles_labels()
-    return [handle[0] for handle in handles], labels
+    """The marker of each labelled series, without its error bars."""
+    containers: Any
+    containers, labels = axes.get_legend_handles_labels()
+    return [container[0] for container in containers], labels
 
 
 def _label_ends(axes: "Axes", panel: Panel, height: float) -> None:
     """Write each line's name at the right, level with its end, moved apart where they collide."""
-    ends = [
-        (line.label, line.y[max(range(len(line.x)), key=line.x.__getitem__)], line.colour)
-        for line in (*panel.curves, *panel.series)
-        if line.label and line.x
-    ]
+    ends = [(curve.label, curve.y[-1], curve.colour) for curve in panel.curves if curve.label]
     ends += [(line.label, line.value, "faint") for line in panel.references]
     low, high = axes.get_ylim()
     span = _scaled(high, panel.y) - _scaled(low, panel.y)
@@ -305,7 +211,7 @@ def _set_axis(axes: "Axes", which: str, axis: Axis, limits: tuple[float, float])
 
 
 def readable_ticks(low: float, high: float, *, log: bool) -> list[float]:
-    """Round numbers from ``low`` to ``high``: 1-2-5 a decade on a wide log axis, else even steps."""
+    """Round numbers in the range: 1-2-5 a decade on a wide log axis, else even steps."""
     if log and high / low >= 8:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         for mantissas in ((1, 2, 5), (1, 3), (1,)):
@@ -313,7 +219,7 @@ def readable_ticks(low: float, high: float, *, log: bool) -> list[float]:
             if len(ticks) <= 6:
                 break
         return ticks
-    rough = (high - low) / 4.5
+    rough = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(rough))
     step = min((1, 2, 2.5, 5, 10), key=lambda m: abs(math.log(m * unit / rough))) * unit
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

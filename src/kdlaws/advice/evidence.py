@@ -11,6 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from kdlaws.errors import TableError
 from kdlaws.laws import Fit
 from kdlaws.quantities import human
 from kdlaws.records import read_json
@@ -23,7 +26,7 @@ METHODS = ("scratch", "token", "embedding")
 N = "n_params_non_embedding"
 
 # What the report reads; a table that lacks one of these has it empty, and the report says so.
-_TEXTS = ("run_id", "study", "role", "method", "trunk", "teacher", "status", "device")
+_TEXTS = ("run_id", "study", "role", "method", "trunk", "teacher", "status", "device", "corpus")
 _SETTINGS = ("kd_weight", "temperature", "embedding_weight")
 _NUMBERS = (
     *(N, "n_tokens", "n_unique_tokens", "fraction", "epochs", "seed", "noise", *_SETTINGS),
@@ -43,7 +46,8 @@ class Teacher:
 
     @property
     def label(self) -> str:
-        return f"teacher {human(self.n_params_non_embedding)}"
+        n = self.n_params_non_embedding
+        return "teacher of unknown N" if math.isnan(n) else f"teacher {human(n)}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class Gain:
     se: float
     n_sizes: int
     n_wins: int
+
+    def __str__(self) -> str:
+        error = "" if math.isnan(self.se) else f" ± {self.se:.3f}"
+        return f"{self.mean:+.3f}{error}"
 
 
 @dataclass(frozen=True)
@@ -152,14 +160,15 @@ class Evidence:
         return tuple(sorted((float(r["n_unique_tokens"]), float(r["cross_entropy"])) for r in rows))
 
 
-def load(folder: Path) -> Evidence:
-    """Read a study's artefacts; only ``table.csv`` must be there.
+def load(folder: Path, *, fits: Mapping[str, Fit] | None = None) -> Evidence:
+    """Read a study's artefacts; only ``table.csv`` must be there. ``fits`` replaces the saved ones.
 
     Raises TableError where the table cannot be read, ArtefactError where another file cannot.
     """
     table = read_table(folder / "table.csv")
     reference = folder / "reference.json"
-    fits = {path.stem: Fit.load(path) for path in sorted((folder / "fits").glob("*.json"))}
+    if fits is None:
+        fits = {path.stem: Fit.load(path) for path in sorted((folder / "fits").glob("*.json"))}
     return Evidence(
         folder=folder,
         table=replace(table, frame=_whole(table.frame)),
@@ -177,6 +186,12 @@ def undertrained(rows: "DataFrame") -> "DataFrame":
     return rows[(rows["status"] == "undertrained") & rows["cross_entropy"].notna()]
 
 
+def by_size(rows: "DataFrame") -> "dict[float, DataFrame]":
+    """N -> its rows, the smallest N first."""
+    sizes = sorted(map(float, rows[N].dropna().unique()))
+    return {size: rows[rows[N] == size] for size in sizes}
+
+
 def one_pass(rows: "DataFrame") -> "DataFrame":
     """No token read twice."""
     return rows[rows["epochs"] <= 1]
@@ -185,12 +200,13 @@ def one_pass(rows: "DataFrame") -> "DataFrame":
 def full_pass(rows: "DataFrame") -> "DataFrame":
     """The one-pass rows at 100 % of the data that read the most tokens."""
     rows = one_pass(rows[rows["fraction"] == 1])
-    return rows[rows["n_tokens"] == rows["n_tokens"].max()]
+    longest: float = rows["n_tokens"].max()
+    return rows[rows["n_tokens"].eq(longest)]
 
 
 def repeated(rows: "DataFrame") -> "DataFrame":
-    """Trunks that read their data more than once, each at its best number of epochs."""
-    return rows[((rows["fraction"] < 1) | (rows["epochs"] > 1)) & rows["selected"]]
+    """Trunks that read their data more than once, each at the number of epochs that was best."""
+    return rows[(rows["epochs"] > 1) & rows["selected"]]
 
 
 def paired(
@@ -204,21 +220,24 @@ def paired(
     ours, theirs = done(evidence.of(method, teacher=teacher)), done(evidence.of("scratch"))
     ours, theirs = (rows[rows["fraction"] == fraction] for rows in (ours, theirs))
     select, keys = (one_pass, [N, "seed", "n_tokens"]) if fraction == 1 else (repeated, [N, "seed"])
-    pairs = select(ours).merge(select(theirs), on=keys, suffixes=("", "_scratch"))
-    pairs = pairs.sort_values("n_tokens").drop_duplicates([N, "seed"], keep="last").sort_values(N)
-    return pairs.assign(gain=pairs["cross_entropy_scratch"] - pairs["cross_entropy"])
+    pairs: DataFrame = select(ours).merge(select(theirs), on=keys, suffixes=("", "_scratch"))
+    pairs["gain"] = pairs["cross_entropy_scratch"] - pairs["cross_entropy"]
+    pairs = pairs.sort_values([N, "n_tokens"])
+    is_longest = ~pairs.duplicated([N, "seed"], keep="last")
+    return pairs.loc[is_longest]
 
 
 def gain(pairs: "DataFrame") -> Gain | None:
     """The pairs in four numbers; None where there are none."""
     if pairs.empty:
         return None
-    by_size = pairs.groupby(N)["gain"].mean()
+    gains = np.array([each["gain"].mean() for each in by_size(pairs).values()])
+    several = len(gains) > 1
     return Gain(
-        mean=float(by_size.mean()),
-        se=float(by_size.sem()),
-        n_sizes=len(by_size),
-        n_wins=int((by_size > 0).sum()),
+        mean=float(gains.mean()),
+        se=float(gains.std(ddof=1)) / math.sqrt(len(gains)) if several else math.nan,
+        n_sizes=len(gains),
+        n_wins=int((gains > 0).sum()),
     )
 
 
@@ -238,8 +257,17 @@ def _whole(frame: "DataFrame") -> "DataFrame":
     """Every column that the report reads, with its type."""
     import pandas as pd
 
+    lacking = [name for name in ("method", N, "n_tokens", "cross_entropy") if name not in frame]
+    if lacking:
+        raise TableError(
+            f"the table has no column {', '.join(lacking)}",
+            where="table.csv",
+            remedy="a study's report reads the table that `kdlaws evaluate` writes",
+        )
     columns = dict.fromkeys([*frame.columns, *_TEXTS, *_NUMBERS, "selected"])
     whole = frame.reindex(columns=list(columns))
+    for column in _TEXTS:
+        whole[column] = whole[column].astype(object)
     for column in _NUMBERS:
         whole[column] = pd.to_numeric(whole[column], errors="coerce").astype(float)
     whole["perplexity"] = whole["perplexity"].fillna(whole["cross_entropy"].map(math.exp))

@@ -3,20 +3,19 @@
 N is non-embedding parameters in every figure; cross-entropy is on the test split, nats per token.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdlaws.advice import captions
 from kdlaws.advice.captions import percent
-from kdlaws.advice.drawing import COLOURS, MARKERS, Axis, Curve, Figure, Panel, Reference, Series
 from kdlaws.advice.evidence import (
-    N,
     Evidence,
+    N,
     Teacher,
+    by_size,
     done,
     full_pass,
     load,
@@ -24,12 +23,13 @@ from kdlaws.advice.evidence import (
     paired,
     pareto,
     repeated,
-    undertrained,
 )
-from kdlaws.laws import Fit
+from kdlaws.advice.marks import colour, curve, floats, measured, points
+from kdlaws.advice.picture import MARKERS, Axis, Curve, Figure, Panel, Reference, Series
 from kdlaws.quantities import human
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pandas import DataFrame
 
 CROSS_ENTROPY = "test cross-entropy (nats per token)"
@@ -37,6 +37,7 @@ COSTS = {
     "forward_flops_per_token": "forward FLOPs per token",
     "decode_ms_p50": "decode latency, p50 (ms per token, batch 1)",
 }
+COMPRESSION = Axis("compression, teacher N / student N (non-embedding)", log=True)
 
 
 def figures(folder: Path) -> tuple[Figure, ...]:
@@ -52,19 +53,14 @@ def describe(evidence: Evidence) -> tuple[Figure, ...]:
 
 
 def scaling(evidence: Evidence) -> Figure:
-    rows = {method: full_pass(evidence.of(method)) for method in evidence.methods}
-    rows = {method: each for method, each in rows.items() if each["cross_entropy"].notna().any()}
-    series, curves = [], []
-    for method, each in rows.items():
-        fitted = _law_over_sizes(evidence, method, each)
-        curves += fitted
-        series += _points(each, N, method, label="" if fitted else method)
+    rows = {method: measured(full_pass(evidence.of(method))) for method in evidence.methods}
+    rows = {method: each for method, each in rows.items() if len(each)}
     panel = Panel(
         title="",
         x=Axis("N, non-embedding parameters", log=True, ticks=evidence.sizes),
         y=Axis(CROSS_ENTROPY, log=True),
-        series=tuple(series),
-        curves=tuple(curves),
+        series=tuple(s for method, each in rows.items() for s in points(each, N, method)),
+        curves=tuple(_size_curve(evidence, method, each) for method, each in rows.items()),
         references=tuple(_references(evidence)),
         missing="" if rows else "no one-pass run at 100 % of the data",
     )
@@ -77,86 +73,75 @@ def scaling(evidence: Evidence) -> Figure:
     )
 
 
-def _law_over_sizes(evidence: Evidence, method: str, rows: "DataFrame") -> list[Curve]:
-    sizes, tokens = done(rows)[N], rows["n_tokens"].max()
-    return _law_curve(evidence.fit("chinchilla", method), method, N, sizes, {"n_tokens": tokens})
+def _size_curve(evidence: Evidence, method: str, rows: "DataFrame") -> Curve:
+    fixed = {"n_tokens": rows["n_tokens"].max()}
+    return curve(evidence.fit("chinchilla", method), rows, N, fixed, method, method)
 
 
 def _references(evidence: Evidence) -> Iterator[Reference]:
-    if evidence.unigram is not None:
-        yield Reference("unigram", evidence.unigram)
-    if evidence.bigrams:
-        yield Reference("bigram", evidence.bigrams[-1][1])
-    for teacher in evidence.teachers:
-        if np.isfinite(teacher.cross_entropy):
-            yield Reference(teacher.label, teacher.cross_entropy)
+    known = [("unigram", evidence.unigram)]
+    known += [("bigram", cross_entropy) for _, cross_entropy in evidence.bigrams[-1:]]
+    known += [(teacher.label, teacher.cross_entropy) for teacher in evidence.teachers]
+    for name, value in known:
+        if value is not None and np.isfinite(value):
+            yield Reference(f"{name}: {value:.2f}", value)
 
 
 # --- 2. cross-entropy against data --------------------------------------------------------------
 
 
 def data(evidence: Evidence) -> Figure:
+    methods = evidence.methods or ("scratch",)
     return Figure(
         name="data",
         title="Cross-entropy against data, read once and repeated",
         caption=captions.data(evidence),
         panels=(
-            *(_one_pass_panel(evidence, method) for method in evidence.methods),
-            *(_repeated_panel(evidence, method) for method in evidence.methods),
+            *(_one_pass_panel(evidence, method) for method in methods),
+            *(_repeated_panel(evidence, method) for method in methods),
         ),
-        columns=len(evidence.methods),
+        columns=len(methods),
         panel_inches=(3.4, 3.3),
     )
 
 
 def _one_pass_panel(evidence: Evidence, method: str) -> Panel:
-    rows, fit = one_pass(evidence.of(method)), evidence.fit("chinchilla", method)
-    series, curves = [], []
-    for size, each, strength in _by_size(evidence, rows):
-        style = {"label": human(size), "strength": strength}
-        fitted = _law_curve(fit, method, "n_tokens", each["n_tokens"], {N: size}, **style)
-        curves += fitted
-        series += _points(each, "n_tokens", method, **style | ({"label": ""} if fitted else {}))
+    sizes = by_size(measured(one_pass(evidence.of(method))))
+    fit = evidence.fit("chinchilla", method)
     return Panel(
         title=f"{method}, one pass: L(N, D)",
         x=Axis("D, tokens trained on", log=True),
         y=Axis(CROSS_ENTROPY),
-        series=tuple(series),
-        curves=tuple(curves),
-        missing="" if series else f"no one-pass run of {method}",
+        series=tuple(s for each in sizes.values() for s in points(each, "n_tokens", method)),
+        curves=tuple(
+            curve(fit, each, "n_tokens", {N: size}, human(size), method)
+            for size, each in sizes.items()
+        ),
+        missing="" if sizes else f"no one-pass run of {method}",
     )
 
 
 def _repeated_panel(evidence: Evidence, method: str) -> Panel:
-    rows = repeated(evidence.of(method))
-    series: list[Series] = []
-    for size, each, strength in _by_size(evidence, rows):
-        style = {"label": human(size), "strength": strength, "join": "line"}
-        series += _points(each, "n_unique_tokens", method, **style)
+    rows, unique = measured(repeated(evidence.of(method))), "n_unique_tokens"
+    sizes = by_size(rows)
     return Panel(
         title=f"{method}, repeated data: L(N, U)",
         x=Axis("U, unique tokens, each at its best epochs", log=True),
         y=Axis(CROSS_ENTROPY),
-        series=tuple(series),
-        curves=_bigram_curve(evidence, rows),
-        missing="" if series else f"no run of {method} repeats its data",
+        series=tuple(s for each in sizes.values() for s in points(each, unique, method)),
+        curves=(
+            *(curve(None, each, unique, {}, human(n), method) for n, each in sizes.items()),
+            *_bigram_curve(evidence, rows),
+        ),
+        missing="" if sizes else f"no run of {method} repeats its data",
     )
 
 
-def _by_size(evidence: Evidence, rows: "DataFrame") -> "Iterator[tuple[float, DataFrame, float]]":
-    """Each size, its measured rows, and the strength of its ink: the largest size is darkest."""
-    for rank, size in enumerate(evidence.sizes, start=1):
-        each = rows[(rows[N] == size) & rows["cross_entropy"].notna()]
-        if len(each):
-            yield size, each, 0.35 + 0.65 * rank / len(evidence.sizes)
-
-
-def _bigram_curve(evidence: Evidence, rows: "DataFrame") -> tuple[Curve, ...]:
+def _bigram_curve(evidence: Evidence, rows: "DataFrame") -> Iterator[Curve]:
     known = [pair for pair in evidence.bigrams if pair[0] in set(rows["n_unique_tokens"])]
-    if not known:
-        return ()
-    unique, cross_entropy = zip(*known, strict=True)
-    return (Curve("bigram", unique, cross_entropy, colour="faint", dashed=True),)
+    if known:
+        unique, cross_entropy = zip(*known, strict=True)
+        yield Curve("bigram", unique, cross_entropy, colour="faint", dashed=True)
 
 
 # --- 3. perplexity against the cost of serving --------------------------------------------------
@@ -177,9 +162,11 @@ def frontier(evidence: Evidence) -> Figure:
 
 
 def _models(evidence: Evidence) -> "DataFrame":
-    """Students on clean data, whatever their share of it, and the teachers among the runs."""
-    runs = evidence.runs
-    return runs[runs.index.isin(evidence.comparable.index) | (runs["role"] == "teacher")]
+    """Students on clean data, trunks that repeat it at their best epochs, and the teachers."""
+    import pandas as pd
+
+    students, teachers = evidence.comparable, evidence.runs[evidence.runs["role"] == "teacher"]
+    return pd.concat([one_pass(students), repeated(students), teachers]).drop_duplicates("run_id")
 
 
 def cheapest(models: "DataFrame", cost: str) -> "DataFrame":
@@ -192,13 +179,13 @@ def _frontier_panel(evidence: Evidence, models: "DataFrame", cost: str) -> Panel
     made_by = models["method"].where(models["role"] != "teacher", "teacher")
     series: list[Series] = []
     for kind in (*evidence.methods, "teacher"):
-        style = {"y": "perplexity", "label": kind, "strength": 0.75}
-        series += _points(models[made_by == kind], cost, kind, **style)
+        rows = models[made_by == kind]
+        series += points(rows, cost, kind, y="perplexity", label=kind, size=4.5)
     return Panel(
         title="",
         x=Axis(COSTS[cost], log=True),
         y=Axis("test perplexity", log=True),
-        series=(*_pareto_series(done(models), cost), *series),
+        series=(*series, *_pareto_series(done(models), cost)),
         missing="" if series else f"the table has no {COSTS[cost]}",
     )
 
@@ -208,8 +195,8 @@ def _pareto_series(models: "DataFrame", cost: str) -> Iterator[Series]:
     if len(chosen):
         yield Series(
             "Pareto-optimal, with its N",
-            _floats(chosen[cost]),
-            _floats(chosen["perplexity"]),
+            floats(chosen[cost]),
+            floats(chosen["perplexity"]),
             hollow=True,
             size=10,
             join="steps",
@@ -239,16 +226,12 @@ def compression(evidence: Evidence) -> Figure:
 def _gap_panel(evidence: Evidence, distilled: Sequence[tuple[str, Teacher]]) -> Panel:
     series: list[Series] = []
     for method, teacher in distilled:
-        rows = full_pass(evidence.of(method, teacher=teacher))
-        rows = rows.assign(
-            compression=teacher.n_params_non_embedding / rows[N],
-            gap=rows["cross_entropy"] - teacher.cross_entropy,
-        )
-        style = _style(evidence, method, teacher)
-        series += _points(rows, "compression", method, y="gap", **style)
+        rows = full_pass(done(evidence.of(method, teacher=teacher)))
+        gaps = rows["cross_entropy"] - teacher.cross_entropy
+        series += _by_compression(evidence, method, teacher, rows[N], gaps)
     return Panel(
         title="behind the teacher, at 100 % of the data",
-        x=_compression_axis(evidence),
+        x=COMPRESSION,
         y=Axis("student minus teacher (nats per token)"),
         series=tuple(series),
         missing="" if series else "no distilled run at 100 % of the data",
@@ -258,10 +241,13 @@ def _gap_panel(evidence: Evidence, distilled: Sequence[tuple[str, Teacher]]) -> 
 def _gain_panel(
     evidence: Evidence, distilled: Sequence[tuple[str, Teacher]], fraction: float
 ) -> Panel:
-    series = [each for pair in distilled for each in _gain_series(evidence, *pair, fraction)]
+    series: list[Series] = []
+    for method, teacher in distilled:
+        pairs = paired(evidence, method, fraction, teacher)
+        series += _by_compression(evidence, method, teacher, pairs[N], pairs["gain"])
     return Panel(
         title=f"ahead of scratch, at {percent(fraction)} of the data",
-        x=_compression_axis(evidence),
+        x=COMPRESSION,
         y=Axis("scratch minus distilled (nats per token)"),
         series=tuple(series),
         references=(Reference("", 0.0),),
@@ -269,87 +255,24 @@ def _gain_panel(
     )
 
 
-def _gain_series(
-    evidence: Evidence, method: str, teacher: Teacher, fraction: float
+def _by_compression(
+    evidence: Evidence,
+    method: str,
+    teacher: Teacher,
+    sizes: "pd.Series[float]",
+    differences: "pd.Series[float]",
 ) -> Iterator[Series]:
     """A point a size: the mean over its seeds, with a standard error where there are several."""
-    pairs = paired(evidence, method, fraction, teacher)
-    by_size = pairs.groupby(teacher.n_params_non_embedding / pairs[N])["gain"].agg(["mean", "sem"])
-    if len(by_size):
+    means = differences.groupby(teacher.n_params_non_embedding / sizes).agg(["mean", "sem"])
+    means = means[means["mean"].notna()]
+    is_main = teacher == evidence.main_teacher
+    if len(means):
         yield Series(
-            x=_floats(by_size.index),
-            y=_floats(by_size["mean"]),
-            error=_floats(by_size["sem"]),
-            **_style(evidence, method, teacher),
+            f"{method}, {teacher.label}",
+            floats(means.index),
+            floats(means["mean"]),
+            error=floats(means["sem"]),
+            colour=colour(method),
+            marker=MARKERS.get(method, "o") if is_main else "X",
+            join="line" if is_main else "dashes",
         )
-
-
-def _compression_axis(evidence: Evidence) -> Axis:
-    return Axis("compression, teacher N / student N (non-embedding)", log=True)
-
-
-def _style(evidence: Evidence, method: str, teacher: Teacher) -> dict[str, Any]:
-    """A method keeps its colour and marker; points of a further teacher are paler crosses."""
-    style = {"label": f"{method}, {teacher.label}", "colour": _colour(method), "join": "line"}
-    if teacher == evidence.main_teacher:
-        return style | {"marker": MARKERS.get(method, "o")}
-    return style | {"marker": "X", "strength": 0.55}
-
-
-# --- what they share ----------------------------------------------------------------------------
-
-
-def _points(
-    rows: "DataFrame", x: str, kind: str, *, y: str = "cross_entropy", label: str, **style: Any
-) -> Iterator[Series]:
-    """The rows that laws read as solid points, then those that are undertrained as hollow ones."""
-    style = {"marker": MARKERS.get(kind, "o"), "colour": _colour(kind)} | style
-    known = rows[rows[x].notna() & rows[y].notna()].sort_values(x)
-    for each, hollow in ((done(known), False), (undertrained(known), True)):
-        if len(each):
-            yield Series(
-                f"{label}, undertrained" if label and hollow else label,
-                _floats(each[x]),
-                _floats(each[y]),
-                error=() if y == "perplexity" else _floats(each["cross_entropy_se"]),
-                hollow=hollow,
-                **style,
-            )
-
-
-def _law_curve(
-    fit: Fit | None,
-    method: str,
-    along: str,
-    measured: "Iterable[float]",
-    fixed: dict[str, float],
-    *,
-    label: str = "",
-    strength: float = 1.0,
-) -> list[Curve]:
-    """The law and its band along one column, inside what was measured; none if it reads other N."""
-    values = _floats(measured)
-    if fit is None or fit.n_column != N or not values:
-        return []
-    x: NDArray[np.float64] = np.geomspace(min(values), max(values), 60)
-    columns = {along: x} | {name: np.full_like(x, value) for name, value in fixed.items()}
-    lo, hi = fit.band(columns)
-    return [
-        Curve(
-            label or method,
-            _floats(x),
-            _floats(fit.predict(columns)),
-            _floats(lo),
-            _floats(hi),
-            colour=_colour(method),
-            strength=strength,
-        )
-    ]
-
-
-def _colour(kind: str) -> str:
-    return kind if kind in COLOURS else "other"
-
-
-def _floats(values: Iterable[Any]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)

@@ -1,22 +1,28 @@
 """One self-contained HTML page from saved artefacts only, and the fits it shows."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdlaws.advice import drawing, summary
-from kdlaws.advice.captions import counted, percent
-from kdlaws.advice.evidence import N, Evidence, done, load, one_pass
+from kdlaws import __version__
+from kdlaws.advice import drawing, limits, summary
+from kdlaws.advice.captions import counted, listed, percent
+from kdlaws.advice.evidence import Evidence, N, load, one_pass
 from kdlaws.advice.figures import describe
+from kdlaws.advice.picture import COLOURS, Figure
 from kdlaws.errors import KdlawsError
 from kdlaws.laws import LAWS, Fit, Parameter, fit
 from kdlaws.quantities import human
 from kdlaws.records import read_run, run_folders, write_text
 from kdlaws.tables import law_columns
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 FITTED = ("chinchilla", "compute")
+N_NAMES = {N: "non-embedding parameters", "n_params": "all parameters"}
 
 
 def fit_study(folder: Path, *, bootstrap: int = 400, seed: int = 0) -> dict[str, Fit]:
@@ -26,7 +32,7 @@ def fit_study(folder: Path, *, bootstrap: int = 400, seed: int = 0) -> dict[str,
     fitted is left out, and its older file removed. Raises TableError for a table that cannot be
     read.
     """
-    return _fit_all(load(folder), bootstrap, seed)[0]
+    return _fit_all(load(folder, fits={}), bootstrap, seed)[0]
 
 
 def build_report(folder: Path, *, bootstrap: int = 400, seed: int = 0) -> Path:
@@ -35,14 +41,14 @@ def build_report(folder: Path, *, bootstrap: int = 400, seed: int = 0) -> Path:
     The figures are also written as ``report/figures/<name>.svg`` and ``.png``. What the study
     lacks, the page says. Raises TableError for a table that cannot be read.
     """
-    fits, failures = _fit_all(load(folder), bootstrap, seed)
-    evidence = replace(load(folder), fits=fits)
+    evidence = load(folder, fits={})
+    fits, failures = _fit_all(evidence, bootstrap, seed)
+    evidence = replace(evidence, fits=fits)
     figures = describe(evidence)
     for figure in figures:
         drawing.save(figure, folder / "report" / "figures")
     page = folder / "report" / "index.html"
-    write_text(page, "")  # there already when the last of the ten lines looks for it
-    write_text(page, _rendered(_context(evidence, figures, failures)))
+    write_text(page, _page(evidence, figures, failures))
     return page
 
 
@@ -50,11 +56,12 @@ def _fit_all(
     evidence: Evidence, bootstrap: int, seed: int
 ) -> tuple[dict[str, Fit], dict[str, str]]:
     """The fits, and for each that failed the reason, by ``law-method``."""
-    fits, failures = {}, {}
-    for name, law, method in ((f"{a}-{b}", a, b) for a in FITTED for b in evidence.methods):
-        path = evidence.folder / "fits" / f"{name}.json"
+    fits: dict[str, Fit] = {}
+    failures: dict[str, str] = {}
+    for law, method in ((law, method) for law in FITTED for method in evidence.methods):
+        name, path = f"{law}-{method}", evidence.folder / "fits" / f"{law}-{method}.json"
         try:
-            fits[name] = _fit_one(evidence, law, method, bootstrap, seed)
+            fits[name] = _fit(evidence, law, method, bootstrap, seed)
             fits[name].save(path)
         except KdlawsError as error:
             failures[name] = str(error)
@@ -62,13 +69,11 @@ def _fit_all(
     return fits, failures
 
 
-def _fit_one(evidence: Evidence, law: str, method: str, bootstrap: int, seed: int) -> Fit:
+def _fit(evidence: Evidence, law: str, method: str, bootstrap: int, seed: int) -> Fit:
     rows = one_pass(evidence.of(method))
-    wanted = (*LAWS[law].reads("n_params"), "n_params", "n_tokens", "flops")
-    read = law_columns(replace(evidence.table, frame=rows), wanted)
-    columns = {read.n_column if k == "n_params" else k: v for k, v in read.columns.items()}
+    read = law_columns(replace(evidence.table, frame=rows), LAWS[law].columns)
     return fit(
-        columns,
+        read.columns,
         law,
         n_column=read.n_column,
         trunk=read.trunk,
@@ -76,4 +81,173 @@ def _fit_one(evidence: Evidence, law: str, method: str, bootstrap: int, seed: in
         seed=seed,
         source=evidence.table.source,
         n_dropped=len(read.dropped),
+    )
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+Cell = str | tuple[str, str]
+"""Text, or text with its CSS class."""
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    note: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def _page(evidence: Evidence, figures: Sequence[Figure], failures: Mapping[str, str]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    templates = FileSystemLoader(Path(__file__).parent / "page")
+    page = Environment(
+        loader=templates,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    study = evidence.folder / "study.yaml"
+    return page.render(
+        name=evidence.name,
+        lines=[line.partition(": ") for line in summary.ten_lines(evidence)],
+        figures=[(each, drawing.inline_svg(each)) for each in figures],
+        laws=[_law_table(evidence, law) for law in FITTED],
+        runs=_run_table(evidence),
+        warnings=list(_warnings(evidence, failures)),
+        can_show=limits.can_show(evidence),
+        cannot_show=limits.cannot_show(evidence),
+        provenance=list(_provenance(evidence)),
+        study_file=study.read_text(encoding="utf-8") if study.exists() else "",
+        colours=COLOURS,
+    )
+
+
+def _law_table(evidence: Evidence, law: str) -> Table:
+    """Methods side by side: the parameters with their intervals, then how well the law holds."""
+    fits = {method: evidence.fit(law, method) for method in evidence.methods}
+    found = [each for each in fits.values() if each]
+    levels = listed(sorted({percent(each.level) for each in found})) or "no"
+    reads = listed(sorted({N_NAMES[each.n_column] for each in found})) or "not fitted"
+    parameters = LAWS[law].parameters if found else ()
+    rows: list[list[Cell]] = [
+        [name, *(_estimate(each.parameters[name]) if each else "–" for each in fits.values())]
+        for name in parameters
+    ]
+    rows += [
+        [label, *(value(each) if each else "–" for each in fits.values())]
+        for label, value in _QUALITIES.items()
+    ]
+    note = f"{LAWS[law].equation}; N: {reads}; {levels} intervals in brackets"
+    return Table(law, note, ["", *fits], rows)
+
+
+def _estimate(parameter: Parameter) -> Cell:
+    lo, hi = ("open" if end is None else f"{end:.3g}" for end in (parameter.lo, parameter.hi))
+    text = f"{parameter.value:.3g} [{lo}, {hi}]"
+    return text if parameter.identified else (f"{text} not identified", "vague")
+
+
+def _held_out(fit: Fit, name: str) -> str:
+    value = getattr(fit.holdout, name, None)
+    return "–" if value is None else f"{value:.2f} %"
+
+
+def _coverage(fit: Fit) -> str:
+    held = fit.holdout
+    if held is None or held.coverage_90 is None:
+        return "–"
+    return f"{percent(held.coverage_90)} of {held.n_test}"
+
+
+_QUALITIES: dict[str, Callable[[Fit], Cell]] = {
+    "runs": lambda fit: str(fit.n_runs),
+    "held-out error": lambda fit: _held_out(fit, "mape"),
+    "same, power law in compute": lambda fit: _held_out(fit, "baseline_mape"),
+    "held-out runs inside 90 %": _coverage,
+    "starts that agree": lambda fit: percent(fit.starts_agree),
+    "converged": lambda fit: "yes" if fit.converged else ("no", "vague"),
+}
+
+
+def _run_table(evidence: Evidence) -> Table:
+    head = [
+        *("method", "N", "data", "noise", "tokens", "epochs", "seed", "teacher N"),
+        *("cross-entropy", "± se", "perplexity", "status"),
+    ]
+    runs = evidence.runs.sort_values(["role", "method", N, "fraction", "n_tokens", "seed"])
+    rows = [_run_row(each) for each in runs.to_dict("records")]
+    note = "cross-entropy on the test split, nats per token; N without embeddings; • best epochs"
+    return Table(counted(len(rows), "run"), note, head, rows)
+
+
+def _run_row(run: Mapping[Hashable, Any]) -> list[Cell]:
+    is_teacher = run["role"] == "teacher"
+    chosen = " •" if run["selected"] and run["epochs"] > 1 else ""
+    return [
+        "teacher" if is_teacher else str(run["method"]),
+        _known(run[N], human),
+        _known(run["fraction"], percent),
+        _known(run["noise"] or float("nan"), percent),
+        _known(run["n_tokens"], human),
+        _known(run["epochs"], lambda value: f"{value:.3g}{chosen}"),
+        _known(run["seed"], lambda value: f"{value:.0f}"),
+        _known(run["teacher_n_params_non_embedding"], human),
+        _known(run["cross_entropy"], lambda value: f"{value:.3f}"),
+        _known(run["cross_entropy_se"], lambda value: f"{value:.3f}"),
+        _known(run["perplexity"], lambda value: f"{value:.1f}"),
+        str(run["status"]) if run["status"] == "done" else (str(run["status"]), "vague"),
+    ]
+
+
+def _known(value: float, written: Callable[[float], str]) -> str:
+    return "–" if value != value else written(value)
+
+
+def _warnings(evidence: Evidence, failures: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """(where, what): laws that failed, what fits warn of, runs that are not done."""
+    for name, reason in failures.items():
+        yield f"{name} not fitted", reason
+    shared: dict[tuple[str, str], list[str]] = {}
+    for name, each in evidence.fits.items():
+        for notice in each.warnings:
+            shared.setdefault((notice.message, notice.remedy), []).append(name)
+    for (message, remedy), names in shared.items():
+        who = "every fit" if len(names) == len(evidence.fits) > 1 else listed(names)
+        yield who, f"{message}. {remedy[:1].upper()}{remedy[1:]}."
+    runs = evidence.runs
+    for status in sorted(set(runs["status"]) - {"done"}):
+        yield status, ", ".join(map(str, runs["run_id"][runs["status"] == status]))
+
+
+def _provenance(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    runs, source = evidence.runs, evidence.table.source
+    statuses = runs["status"].value_counts()
+    yield "study", evidence.name
+    yield "runs", listed([f"{number} {status}" for status, number in statuses.items()])
+    for teacher in evidence.teachers:
+        yield teacher.label, teacher.run_id
+    yield "devices", listed(sorted(map(str, runs["device"].dropna().unique()))) or "not recorded"
+    yield "training time of the students, summed", f"{_hours(evidence.students):.2f} hours"
+    yield "runs were made with", _versions(evidence.folder) or "not recorded"
+    yield "this page was made with", f"kdlaws {__version__}"
+    yield f"sha256 of {source['file']}", str(source["sha256"])[:16]
+
+
+def _hours(runs: "DataFrame") -> float:
+    """A branch's time includes its trunk's, so a trunk counts once, by its longest branch."""
+    trunks = runs["trunk"].fillna(runs["run_id"])
+    return float(runs.groupby(trunks)["wall_s"].max().sum()) / 3600
+
+
+def _versions(folder: Path) -> str:
+    """Of the software that the records name, with the number of runs where they differ."""
+    records = [read_run(each).get("versions") or {} for each in run_folders(folder)]
+    counts = Counter(f"{name} {version}" for each in records for name, version in each.items())
+    return ", ".join(
+        text if number == len(records) else f"{text} ({counted(number, 'run')})"
+        for text, number in counts.items()
     )

@@ -18,7 +18,7 @@ from kdlaws.lab.probe import seconds_per_token
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.tokens import Text
 from kdlaws.lab.trainer import TrunkJob, train_trunk
-from kdlaws.records import RECORD, read_json, write_json, write_text
+from kdlaws.records import PLAN, RECORD, read_json, write_json, write_text
 from kdlaws.shapes import Shape
 from kdlaws.study import Plan, PlannedRun, plan
 
@@ -29,7 +29,7 @@ def dry_run(study: Study) -> tuple[Plan, Mapping[Shape, float]]:
     Where no token stream exists yet, tokens are estimated as bytes / 3.6.
     """
     if tokens.tokens_exist(study):
-        facts = Text(study).facts(with_teachers=_trains_teachers(study))
+        facts = Text(study).facts(with_teachers=trains_teachers(study))
     else:
         facts = tokens.estimated_facts(study)
     planned = plan(study, facts)
@@ -44,26 +44,26 @@ def train(study: Study, reporter: Reporter) -> Plan:
     KdlawsError when some runs failed; runs that landed are kept in each case.
     """
     study.folder.mkdir(parents=True, exist_ok=True)
-    with _lock(study.folder):
+    with study_lock(study.folder):
         text = Text(study)
-        planned = plan(study, text.facts(with_teachers=_trains_teachers(study)))
+        planned = plan(study, text.facts(with_teachers=trains_teachers(study)))
         rates = seconds_per_token((r.shape for r in planned.runs), study.optimiser.batch_tokens)
         _describe(planned, rates)
         tasks = _Tasks(planned, text, rates).pending()
         if tasks:
             with reporter.following(tasks) as on_tokens:
                 failed = LocalProcesses(study.workers).run(tasks, on_tokens)
-            _raise_for(failed)
+            raise_for(failed)
         _raise_if_all_diverged(planned)
     return planned
 
 
-def _trains_teachers(study: Study) -> bool:
+def trains_teachers(study: Study) -> bool:
     return any(teacher.size for teacher in study.teachers.values())
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def study_lock(folder: Path) -> Iterator[None]:
     """One sweep at a time in a folder; the lock goes with the process that holds it."""
     with (folder / ".lock").open("w") as file:
         try:
@@ -85,10 +85,10 @@ def _describe(planned: Plan, rates: Mapping[Shape, float]) -> None:
     rows = [
         planned.columns(run) | {"seconds": run.n_tokens * rates[run.shape]} for run in planned.runs
     ]
-    write_json(folder / "plan.json", rows)
+    write_json(folder / PLAN, rows)
 
 
-def _raise_for(failed: Mapping[str, BaseException]) -> None:
+def raise_for(failed: Mapping[str, BaseException]) -> None:
     if failed:
         lines = [f"{name}: {type(error).__name__}: {error}" for name, error in failed.items()]
         raise KdlawsError(

@@ -104,9 +104,7 @@ class _Trunk:
         self.device = torch.device(job.device)
         self.model = students.build(shape, job.first.run.seed).train()
         self.model.to(device=self.device)
-        self.cache = (
-            TeacherCache(job.folder / "cache", job.cache) if job.cache else None
-        )
+        self.cache = TeacherCache(job.folder / "cache", job.cache) if job.cache else None
         self.map = self._new_map()
         self.optimiser = self._new_optimiser()
         self.sampler = Sampler(job.first.n_windows, batch // shape.n_ctx, job.first.run.seed)

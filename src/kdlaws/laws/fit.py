@@ -44,7 +44,8 @@ def fit(
 
     Raises InputError for an unknown law or argument, TableError for columns that cannot be fitted.
     """
-    form = _checked_law(law, n_column, level, bootstrap)
+    _check_arguments(law, n_column, level, bootstrap, seed)
+    form = LAWS[law]
     runs = read_runs(columns, form, n_column, trunk)
     _check_enough(form, runs)
     back_test_rng, refit_rng = np.random.default_rng(seed).spawn(2)
@@ -54,7 +55,7 @@ def fit(
     estimates = parameters(fitted, refits, level, undetermined)
     holdout = back_test(form, runs, n_column, bootstrap, back_test_rng)
     notices = (
-        *_flops_notices("flops" in columns, n_column),
+        *_flops_notices("flops" in columns, form, n_column),
         *_convergence_notices(fitted),
         *cluster_notices(int(runs.cluster.max()) + 1, trunk is not None),
         *identification_notices(fitted, estimates, undetermined, level),
@@ -80,21 +81,19 @@ def fit(
     )
 
 
-def _checked_law(law: str, n_column: str, level: float, bootstrap: int) -> Law:
-    if law not in LAWS:
-        raise InputError(f"no law {law!r}", where="law", remedy=f"choose one of {', '.join(LAWS)}")
-    if n_column not in N_COLUMNS:
-        remedy = f"choose one of {', '.join(N_COLUMNS)}"
-        raise InputError(f"{n_column!r} does not count parameters", where="n_column", remedy=remedy)
-    if not 0 < level < 1:
-        raise InputError(f"{level} is not a share", where="level", remedy="give .9 for 90 %")
-    if bootstrap != 0 and bootstrap < FEWEST_RESAMPLES:
-        raise InputError(
-            f"{bootstrap} resamples are too few for an interval",
-            where="bootstrap",
-            remedy=f"give {FEWEST_RESAMPLES} or more, or 0 for no intervals",
-        )
-    return LAWS[law]
+def _check_arguments(law: str, n_column: str, level: float, bootstrap: int, seed: int) -> None:
+    laws, counts = ", ".join(LAWS), ", ".join(N_COLUMNS)
+    enough = bootstrap == 0 or bootstrap >= FEWEST_RESAMPLES
+    checks = {
+        "law": (law in LAWS, law, f"choose one of {laws}"),
+        "n_column": (n_column in N_COLUMNS, n_column, f"choose one of {counts}"),
+        "level": (0 < level < 1, level, "give a share between 0 and 1, such as 0.9"),
+        "bootstrap": (enough, bootstrap, f"give {FEWEST_RESAMPLES} or more, or 0: no intervals"),
+        "seed": (seed >= 0, seed, "give 0 or more"),
+    }
+    for where, (good, value, remedy) in checks.items():
+        if not good:
+            raise InputError(f"{value!r} cannot be used", where=where, remedy=remedy)
 
 
 def _check_enough(law: Law, runs: Runs) -> None:
@@ -111,10 +110,11 @@ def _range(values: FloatArray) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def _flops_notices(given: bool, n_column: str) -> list[Notice]:
+def _flops_notices(given: bool, law: Law, n_column: str) -> list[Notice]:
     if given:
         return []
-    message = f"there is no column flops: compute is taken as 6 * {n_column} * n_tokens"
+    reader = "the law" if "flops" in law.columns else "the back-test"
+    message = f"there is no column flops: {reader} takes 6 * {n_column} * n_tokens"
     remedy = "give the training FLOPs of each run, with the head and attention, as column flops"
     return [Notice("flops_6nd", message, remedy)]
 

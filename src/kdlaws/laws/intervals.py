@@ -15,7 +15,7 @@ WIDEST_EXPONENT = 0.5  # hi - lo
 
 FEWEST_DISTINCT = 3  # values of a column that determine a scale, an exponent and the floor
 SAME_VALUE = 0.01  # of the logarithm: values within 1 % are one design point
-CONFOUNDED = 0.99  # squared correlation of two log columns beyond which they are one
+CONFOUNDED = 0.995  # correlation of two log columns beyond which their terms are one
 
 FEW_CLUSTERS = 10
 
@@ -38,7 +38,7 @@ def undetermined_by_design(law: Law, runs: Runs, n_column: str) -> dict[str, str
 
 def _confounded(x: FloatArray, y: FloatArray) -> bool:
     x, y = x - x.mean(), y - y.mean()
-    return bool((x @ y) ** 2 > CONFOUNDED * (x @ x) * (y @ y))
+    return bool(x @ y > CONFOUNDED * np.sqrt((x @ x) * (y @ y)))
 
 
 def parameters(
@@ -46,10 +46,13 @@ def parameters(
 ) -> dict[str, Parameter]:
     """Values with percentile intervals of the refits; an end on the box's wall is open."""
     values = fitted.values(fitted.u)
-    ends = _interval(fitted.values(refits), level)
+    ends = _interval(values, fitted.values(refits), level)
+    lowest, highest = _interval(fitted.u, refits, level)
     margin = 1e-3 * (fitted.problem.upper - fitted.problem.lower)
-    walls = np.array([fitted.problem.lower + margin, fitted.problem.upper - margin])
-    inside = (_interval(refits, level) - walls) * [[1], [-1]] > 0  # False where there is none
+    # Where there are no refits the ends are NaN, and not inside.
+    inside = np.array(
+        [lowest > fitted.problem.lower + margin, highest < fitted.problem.upper - margin]
+    )
     result = {}
     for i, unknown in enumerate(fitted.law.unknowns):
         known = inside[:, i] & (unknown.name not in undetermined)
@@ -62,12 +65,13 @@ def parameters(
     return result
 
 
-def _interval(samples: FloatArray, level: float) -> FloatArray:
-    """Both ends ``[2, parameters]``; NaN where there are no samples."""
+def _interval(value: FloatArray, samples: FloatArray, level: float) -> FloatArray:
+    """Both ends ``[2, parameters]``, around the value; NaN where there are no samples."""
     if not len(samples):
-        return np.full((2, samples.shape[1]), np.nan)
+        return np.full((2, len(value)), np.nan)
     tail = (1 - level) / 2
-    return np.quantile(samples, [tail, 1 - tail], axis=0)
+    lo, hi = np.quantile(samples, [tail, 1 - tail], axis=0)
+    return np.array([np.minimum(lo, value), np.maximum(hi, value)])
 
 
 def _narrow(kind: str, lo: float, hi: float) -> bool:

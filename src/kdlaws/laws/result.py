@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ class Fit:
         return "\n".join(lines)
 
 
-_CONTRACT = tuple(name for name in Fit.__dataclass_fields__ if name != "samples")
+_CONTRACT = tuple(entry.name for entry in fields(Fit) if entry.name != "samples")
 
 
 def _from_document(document: dict[str, Any]) -> Fit:
@@ -202,6 +202,6 @@ def _parameter(parameter: Parameter) -> str:
 def _holdout(holdout: Holdout) -> str:
     covered = "unknown" if holdout.coverage_90 is None else f"{holdout.coverage_90:.0%}"
     return (
-        f"held out the {holdout.n_test} runs of largest compute: error {holdout.mape:.2f} %, "
-        f"power law in compute {holdout.baseline_mape:.2f} %, 90 % interval covers {covered}"
+        f"held out the {holdout.n_test} runs of largest compute: error {holdout.mape:.2f}%, "
+        f"power law in compute {holdout.baseline_mape:.2f}%, 90% interval covers {covered}"
     )

@@ -1,0 +1,318 @@
+"""The command line. Each command parses, imports its wing, calls one function and prints."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import kdlaws
+from kdlaws import shapes
+from kdlaws.errors import KdlawsError
+from kdlaws.quantities import human
+from kdlaws.records import SCHEMA, finite
+
+if TYPE_CHECKING:
+    from kdlaws.config import Study
+    from kdlaws.study import Plan
+
+app = typer.Typer(
+    name="kdlaws",
+    help="Scaling laws for knowledge distillation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CONFIG] [KEY=VALUE]...",
+        help="A study file (config.yaml if none is given), then overrides with dotted keys.",
+    ),
+]
+Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="The folder of a study.")]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command; errors of ours print their message and set the exit code."""
+    try:
+        app(args=None if argv is None else list(argv))
+    except KdlawsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(75)
+
+
+def version(value: bool) -> None:
+    if value:
+        print(f"kdlaws {kdlaws.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """The ladder: every size, its parameters by each convention, its FLOPs per token."""
+    rows = [_model_row(shape) for shape in shapes.ladder()]
+    if as_json:
+        _print_json({"models": rows})
+        return
+    table = _table("size", "layers", "width", "vocabulary", "N total", "N non-embedding", "N head")
+    table.add_column("forward FLOPs per token", justify="right")
+    for row, shape in zip(rows, shapes.ladder(), strict=True):
+        counts = (row["n_params"], row["n_params_non_embedding"], row["n_params_head"])
+        flops = row["forward_flops_per_token"]
+        cells = (shape.n_layers, shape.d_model, shape.n_vocab, *counts, flops)
+        table.add_row(shape.name, *(f"{cell:,}" for cell in cells))
+    _print(table)
+
+
+def _model_row(shape: shapes.Shape) -> dict[str, Any]:
+    return {
+        "name": shape.name,
+        "objective": "causal",
+        "n_layers": shape.n_layers,
+        "d_model": shape.d_model,
+        "n_vocab": shape.n_vocab,
+        "n_ctx": shape.n_ctx,
+        "n_params": shape.n_params,
+        "n_params_non_embedding": shape.n_params_non_embedding,
+        "n_params_head": shape.n_params_head,
+        "forward_flops_per_token": shape.forward_flops_per_token,
+    }
+
+
+@app.command()
+def train(
+    arguments: Arguments = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every run and its cost; train nothing.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train every run of a study that is not there yet. Interrupted, it goes on where it was."""
+    study = _study(arguments, *([] if workers is None else [f"workers={workers}"]))
+    _require_lab()
+    from kdlaws.lab import progress, sweep
+
+    if dry_run:
+        planned, rates = sweep.dry_run(study)
+        rows = [planned.columns(r) | {"seconds": r.n_tokens * rates[r.shape]} for r in planned.runs]
+        _print_json({"runs": rows}) if as_json else _print_plan(planned, rows, study.workers)
+        return
+    sweep.train(study, progress.Reporter("train"))
+    _print_inventory(study.folder, as_json)
+
+
+def _print_plan(planned: "Plan", rows: list[dict[str, Any]], workers: int) -> None:
+    from kdlaws.inventory import seconds_by_trunk
+
+    table = _table("run", "N", "N non-emb.", "N head", "tokens", "unique", right_from=1)
+    for heading in ("student", "teacher inf.", "teacher train.", "saved", "s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    buckets = ("student", "teacher_inference", "teacher_training", "cache_saved")
+    for row in rows:
+        counts = ("n_params", "n_params_non_embedding", "n_params_head", "n_tokens")
+        cells = [human(row[name]) for name in (*counts, "n_unique_tokens")]
+        flops = [f"{row[f'{bucket}_flops']:.2g}" for bucket in buckets]
+        table.add_row(row["run_id"], *cells, *flops, f"{row['seconds']:.0f}")
+    _print(table)
+    seconds = sum(seconds_by_trunk(rows, planned.study.optimiser.cooldown_share).values())
+    print(f"{len(rows)} runs in {len(planned.trunks())} trunks; FLOPs of each run alone.")
+    print(
+        f"About {seconds:,.0f} CPU seconds of training (two timed steps of each shape), "
+        f"{seconds / workers / 60:.0f} minutes with {workers} workers; the teachers' reading, "
+        "evaluation and the report come on top."
+    )
+    if not planned.text.exact:
+        print("Tokens are estimated as bytes / 3.6: no token stream has been made yet.")
+
+
+@app.command()
+def evaluate(arguments: Arguments = None, as_json: Json = False) -> None:
+    """Measure every finished run on the test split, and write the study's table.csv."""
+    study = _study(arguments)
+    _require_lab()
+    from kdlaws.lab import evaluate, progress
+
+    table = evaluate.evaluate(study, progress.Reporter("evaluate"))
+    if as_json:
+        from kdlaws.tables import read_table
+
+        _print_json({"table": str(table), "n_runs": len(read_table(table).frame)})
+        return
+    print(f"measured runs are in {table}")
+
+
+@app.command()
+def runs(
+    folder: Runs,
+    csv: Annotated[Path | None, typer.Option(help="Write the table of finished runs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What is there and what is missing."""
+    from kdlaws import tables
+
+    if csv is not None:
+        tables.write_table(tables.study_table(folder), csv)
+    if not as_json and csv is not None and not (folder / "plan.json").exists():
+        print(f"wrote {csv}")
+        return
+    _print_inventory(folder, as_json, every_run=True)
+
+
+@app.command()
+def status(
+    folder: Runs,
+    watch: Annotated[bool, typer.Option("--watch", help="Print again every ten seconds.")] = False,
+    as_json: Json = False,
+) -> None:
+    """How far a study is, also while it runs."""
+    _print_inventory(folder, as_json)
+    while watch:
+        time.sleep(10)
+        _print_inventory(folder, as_json)
+
+
+def _print_inventory(folder: Path, as_json: bool, *, every_run: bool = False) -> None:
+    from kdlaws.inventory import take_inventory, trunk_steps
+
+    inventory = take_inventory(folder)
+    if as_json:
+        runs = [
+            {"run_id": entry.run_id, "state": entry.state, "evaluated": entry.is_evaluated}
+            for entry in inventory.entries
+        ]
+        counts = dict(inventory.counts)
+        _print_json({"folder": str(folder), "counts": counts, "runs": runs})
+        return
+    if every_run:
+        table = _table("run", "state", "evaluated")
+        for entry in inventory.entries:
+            table.add_row(entry.run_id, entry.state, "yes" if entry.is_evaluated else "no")
+        _print(table)
+    counts_text = ", ".join(f"{count} {state}" for state, count in inventory.counts.items())
+    print(f"{folder}: {len(inventory.entries)} runs: {counts_text}")
+    for trunk, step in trunk_steps(folder).items():
+        print(f"  {trunk}: saved at step {step}")
+
+
+@app.command()
+def fit(
+    table: Annotated[Path, typer.Argument(metavar="TABLE|RUNS", help="A table, or a study.")],
+    law: Annotated[str, typer.Option(help="Which law; docs/laws.md lists them.")] = "chinchilla",
+    columns: Annotated[str, typer.Option(help="Renames: n_params=N,n_tokens=D.")] = "",
+    where: Annotated[str, typer.Option(help="Rows: method=token,noise=0,n_tokens>=1e6.")] = "",
+    n: Annotated[str | None, typer.Option(help="total or non_embedding.")] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
+    level: Annotated[float, typer.Option(min=0.01, max=0.999, help="Of the intervals.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Save the fit.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a law to a table of runs, with intervals."""
+    from kdlaws import laws, tables
+
+    known = laws.find(law)
+    loaded = tables.read_table(table, columns=columns, where=where)
+    ready = tables.law_columns(loaded, known.columns, n=n)
+    n_given = len(loaded.frame) + len(loaded.dropped)
+    fitted = laws.fit(
+        ready.columns,
+        law,
+        n_column=ready.n_column,
+        trunk=ready.trunk,
+        level=level,
+        bootstrap=bootstrap,
+        seed=seed,
+        source=loaded.source,
+        n_dropped=n_given - len(ready.columns["cross_entropy"]),
+    )
+    if out is not None:
+        fitted.save(out)
+    for line in ready.dropped:
+        print(f"left out: {line}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(fitted.to_dict(), indent=1))
+    else:
+        print(fitted)
+
+
+@app.command()
+def report(
+    arguments: Arguments = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fit the laws, draw the figures, write report/index.html, and sum up in ten lines."""
+    study = _study(arguments)
+    from kdlaws import advice
+
+    page = advice.build_report(study.folder)
+    if as_json:
+        lines = advice.summary(study.folder).splitlines()
+        _print_json({"report": str(page), "summary": lines})
+    else:
+        print(advice.summary(study.folder))
+    if open_page:
+        typer.launch(page.resolve().as_uri())
+
+
+def _study(arguments: Sequence[str] | None, *overrides: str) -> "Study":
+    from kdlaws.config import load_study
+
+    given = list(arguments or [])
+    first_is_file = bool(given) and "=" not in given[0]
+    path = Path(given.pop(0)) if first_is_file else Path("config.yaml")
+    return load_study(path, [*given, *overrides])
+
+
+def _require_lab() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "transformers", "tokenizers") if find_spec(name) is None]
+    if missing:
+        from kdlaws.errors import MissingExtraError
+
+        raise MissingExtraError(
+            f"training and evaluating need {', '.join(missing)}",
+            remedy="pip install 'kdlaws[lab]', or pip install -r requirements.txt",
+        )
+
+
+def _table(*headings: str, right_from: int = 99) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index >= right_from else "left", no_wrap=True)
+    return table
+
+
+def _print(table: Table) -> None:
+    """On a terminal in its width; elsewhere nothing is cut."""
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=240).print(table)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    head = {"schema": SCHEMA, "kdlaws": kdlaws.__version__}
+    print(json.dumps(finite({**head, **document}), indent=1))

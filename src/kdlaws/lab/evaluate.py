@@ -1,0 +1,307 @@
+"""What the table needs of a finished run, measured on the test split; redone without retraining.
+
+Students of one teacher are measured together, so that the teacher reads the test split once.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdlaws import tables
+from kdlaws.config import Study
+from kdlaws.errors import InputError
+from kdlaws.lab import latency, objectives, students
+from kdlaws.lab.executors import LocalProcesses, Task
+from kdlaws.lab.probe import seconds_per_token
+from kdlaws.lab.progress import Reporter
+from kdlaws.lab.reference import Bigram, bigram_line
+from kdlaws.lab.sweep import raise_for, study_lock, teacher_overlap, trains_teachers
+from kdlaws.lab.teachers import WEIGHTS, load_model, load_teacher
+from kdlaws.lab.tokens import Text, TokenStream
+from kdlaws.records import EVALUATION, PLAN, RECORD, REFERENCE, digest, read_json, write_json
+from kdlaws.shapes import Shape
+from kdlaws.study import Plan, PlannedRun, TeacherFacts, plan
+
+EVALUATION_RECIPE = 1
+"""Raised whenever the numerics of evaluation change."""
+
+CALIBRATION_BINS = 15
+BATCH_WINDOWS = 16
+GROUP_SIZE = 12
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A finished run to measure: where its weights are, where the result goes, what is known."""
+
+    shape: Shape
+    weights: Path
+    folder: Path
+    columns: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The windows that every run is scored on."""
+
+    stream: TokenStream
+    n_windows: int
+    n_ctx: int
+
+    @property
+    def n_tokens(self) -> int:
+        return self.n_windows * self.n_ctx
+
+    @property
+    def tokens_per_byte(self) -> float:
+        return self.stream.n_tokens / self.stream.n_bytes
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, self.n_windows, BATCH_WINDOWS):
+            rows = np.arange(start, min(start + BATCH_WINDOWS, self.n_windows))
+            inputs_bt, targets_bt = self.stream.windows(rows, self.n_ctx)
+            yield torch.from_numpy(inputs_bt), torch.from_numpy(targets_bt)
+
+
+@dataclass
+class Measures:
+    """Sums over test windows, batch by batch."""
+
+    nll: list[Tensor] = field(default_factory=list)  # mean nats per token, one a window
+    kl: list[Tensor] = field(default_factory=list)
+    n_agreed: int = 0
+    calibration: Tensor = field(default_factory=lambda: torch.zeros(CALIBRATION_BINS))
+
+    def add(self, logits_btv: Tensor, targets_bt: Tensor, teacher_btv: Tensor | None) -> None:
+        nll_bt = F.cross_entropy(logits_btv.transpose(1, 2), targets_bt, reduction="none")
+        self.nll.append(nll_bt.double().mean(dim=1))
+        confidence_bt, choice_bt = logits_btv.softmax(dim=-1).max(dim=-1)
+        self.calibration += _confidence_minus_accuracy(confidence_bt, choice_bt == targets_bt)
+        if teacher_btv is not None:
+            self.kl.append(objectives.dense_kl(teacher_btv, logits_btv).double().mean(dim=1))
+            self.n_agreed += int((teacher_btv.argmax(dim=-1) == choice_bt).sum())
+
+    def columns(self, test: TestSet) -> dict[str, float | None]:
+        nll = torch.cat(self.nll)
+        cross_entropy = float(nll.mean())
+        return {
+            "cross_entropy": cross_entropy,
+            "cross_entropy_se": float(nll.std()) / math.sqrt(len(nll)),
+            "perplexity": math.exp(cross_entropy),
+            "bits_per_byte": cross_entropy / math.log(2) * test.tokens_per_byte,
+            "kl_to_teacher": float(torch.cat(self.kl).mean()) if self.kl else None,
+            "agreement": self.n_agreed / test.n_tokens if self.kl else None,
+            "calibration_error": float(self.calibration.abs().sum()) / test.n_tokens,
+        }
+
+
+def _confidence_minus_accuracy(confidence_bt: Tensor, correct_bt: Tensor) -> Tensor:
+    """Per bin of confidence, the sum of confidence minus correctness: [CALIBRATION_BINS].
+
+    Summed over all tokens, absolute and divided by their number this is the expected calibration
+    error (Guo et al. 2017, 1706.04599, equation 3).
+    """
+    bins = (confidence_bt * CALIBRATION_BINS).long().clamp_(max=CALIBRATION_BINS - 1)
+    excess = confidence_bt - correct_bt.float()
+    return torch.zeros(CALIBRATION_BINS).scatter_add_(0, bins.flatten(), excess.flatten())
+
+
+def evaluate(study: Study, reporter: Reporter) -> Path:
+    """Measure what has not been measured, and write table.csv; its path.
+
+    Raises InputError where nothing has been trained.
+    """
+    if not (study.folder / PLAN).exists():
+        raise InputError(
+            "nothing has been trained yet", where=str(study.folder), remedy="run train.py first"
+        )
+    with study_lock(study.folder):
+        text = Text(study)
+        planned = plan(study, text.facts(with_teachers=trains_teachers(study)))
+        stream = text.stream("test")
+        n_windows = stream.n_windows(study.n_ctx, study.corpus.test_tokens)
+        test = TestSet(stream, n_windows, study.n_ctx)
+        write_json(study.folder / REFERENCE, _reference(planned, text, test))
+        _adopt_teachers(planned)
+        _measure_missing(planned, text, test, reporter)
+        table = study.folder / "table.csv"
+        tables.write_table(tables.study_table(study.folder), table)
+        return table
+
+
+def _reference(planned: Plan, text: Text, test: TestSet) -> dict[str, Any]:
+    """Unigram and bigram lines at every amount of unique tokens that a student saw.
+
+    Blocks are in random order, so the stream's first n tokens stand for any n of them.
+    """
+    n_vocab, n_ctx = planned.text.n_vocab, planned.study.n_ctx
+    student, validation = text.stream("student"), text.stream("validation")
+    n_validation = validation.n_windows(n_ctx, planned.study.corpus.validation_tokens)
+    on_validation = validation.windows(np.arange(n_validation), n_ctx)
+    on_test = test.stream.windows(np.arange(test.n_windows), n_ctx)
+    seen = sorted({r.n_unique_tokens for r in planned.runs if r.run.role == "student"})
+    most = np.array(student.ids[: seen[-1] if seen else student.n_tokens])
+    return {
+        "unigram": Bigram.of(most, n_vocab).unigram_cross_entropy(on_test[1]),
+        "bigram": [
+            {
+                "n_unique_tokens": n,
+                "cross_entropy": bigram_line(most[:n], n_vocab, on_validation, on_test),
+            }
+            for n in seen
+        ],
+    }
+
+
+def _adopt_teachers(planned: Plan) -> None:
+    """A loaded teacher joins the study as a run of its own; its weights stay where they are."""
+    for facts in planned.teachers.values():
+        target = planned.study.folder / facts.run_id / RECORD
+        if not target.exists():
+            write_json(target, read_json(facts.folder / RECORD))
+
+
+def _measure_missing(planned: Plan, text: Text, test: TestSet, reporter: Reporter) -> None:
+    groups = list(_groups(planned, text, test))
+    if not groups:
+        return
+    shapes = {subject.shape: subject.weights for _, group in groups for subject in group}
+    speed = _latency(planned, shapes, reporter)
+    rates = seconds_per_token(_all_shapes(groups), planned.study.optimiser.batch_tokens)
+    tasks = [_group_task(teacher, group, test, speed, rates) for teacher, group in groups]
+    tasks.sort(key=lambda task: -task.seconds)
+    with reporter.following(tasks) as on_tokens:
+        raise_for(LocalProcesses(planned.study.workers).run(tasks, on_tokens))
+
+
+def _all_shapes(groups: Sequence[tuple[TeacherFacts | None, list[Subject]]]) -> Iterator[Shape]:
+    for teacher, group in groups:
+        if teacher is not None:
+            yield teacher.shape
+        yield from (subject.shape for subject in group)
+
+
+def _groups(
+    planned: Plan, text: Text, test: TestSet
+) -> Iterator[tuple[TeacherFacts | None, list[Subject]]]:
+    """Unmeasured runs by teacher, the teachers themselves among those that have none."""
+    by_teacher: dict[TeacherFacts | None, list[Subject]] = {}
+    for planned_run in planned.runs:
+        if (planned.study.folder / planned_run.run_id / RECORD).exists():
+            subject = _subject(planned_run, planned, text)
+            by_teacher.setdefault(planned_run.teacher, []).append(subject)
+    trained_here = {planned_run.run_id for planned_run in planned.runs}
+    for facts in planned.teachers.values():
+        if facts.run_id not in trained_here:
+            by_teacher.setdefault(None, []).append(_loaded_teacher(facts, planned.study.folder))
+    for teacher, subjects in by_teacher.items():
+        missing = [each for each in subjects if not _is_measured(each, test)]
+        for start in range(0, len(missing), GROUP_SIZE):
+            yield teacher, missing[start : start + GROUP_SIZE]
+
+
+def _subject(planned_run: PlannedRun, planned: Plan, text: Text) -> Subject:
+    folder = planned.study.folder / planned_run.run_id
+    overlap = teacher_overlap(planned_run, text)
+    return Subject(planned_run.shape, folder / WEIGHTS, folder, {"teacher_overlap": overlap})
+
+
+def _loaded_teacher(facts: TeacherFacts, study_folder: Path) -> Subject:
+    return Subject(facts.shape, facts.folder / WEIGHTS, study_folder / facts.run_id, {})
+
+
+def _is_measured(subject: Subject, test: TestSet) -> bool:
+    """Measured on this test set by this code, or beyond measuring because it diverged."""
+    if read_json(subject.folder / RECORD)["status"] == "diverged":
+        return True
+    file = subject.folder / EVALUATION
+    return file.exists() and read_json(file).get("evaluation_sha256") == _identity(test)
+
+
+def _identity(test: TestSet) -> str:
+    return digest([EVALUATION_RECIPE, test.stream.sha256, test.n_windows, test.n_ctx])
+
+
+def _latency(
+    planned: Plan, shapes: Mapping[Shape, Path], reporter: Reporter
+) -> dict[str, dict[str, float | None]]:
+    """Latency of each shape by its name, measured now in a process of its own."""
+    file = planned.study.folder / "latency.json"
+    known = read_json(file) if file.exists() else {}
+    models = {s.name: w.parent.parent for s, w in shapes.items() if s.name not in known}
+    if models:
+        arguments = (models, planned.study.n_ctx, file.with_suffix(".new.json"))
+        task = Task("latency", latency.measure_shapes, arguments, 1e-6, 1)
+        raise_for(LocalProcesses(1).run([task], lambda *_: None))
+        known |= read_json(file.with_suffix(".new.json"))
+        write_json(file, known)
+        file.with_suffix(".new.json").unlink()
+    return known
+
+
+def _group_task(
+    teacher: TeacherFacts | None,
+    group: list[Subject],
+    test: TestSet,
+    speed: Mapping[str, Mapping[str, float | None]],
+    rates: Mapping[Shape, float],
+) -> Task:
+    """The group's share of a training step's cost is its forward pass, about a third."""
+    shapes = [subject.shape for subject in group] + ([teacher.shape] if teacher else [])
+    with_speed = [
+        Subject(each.shape, each.weights, each.folder, {**each.columns, **speed[each.shape.name]})
+        for each in group
+    ]
+    return Task(
+        name=f"evaluation of {group[0].folder.name} and {len(group) - 1} more",
+        function=measure_group,
+        arguments=(teacher, with_speed, test),
+        seconds_per_token=sum(rates[shape] for shape in shapes) / 3,
+        n_tokens=test.n_tokens,
+    )
+
+
+def measure_group(
+    teacher: TeacherFacts | None,
+    group: Sequence[Subject],
+    test: TestSet,
+    on_tokens: Callable[[int], None],
+) -> None:
+    """Score every run of a group on the test windows and write what was measured beside it."""
+    torch.set_num_threads(1)
+    taught_by = load_teacher(teacher) if teacher else None
+    models = [load_model(subject.weights.parent.parent) for subject in group]
+    measures = [Measures() for _ in group]
+    of_teacher = Measures()
+    for inputs_bt, targets_bt in test.batches():
+        with torch.inference_mode():
+            teacher_btv = students.forward(taught_by, inputs_bt)[1] if taught_by else None
+            if teacher_btv is not None:
+                of_teacher.add(teacher_btv, targets_bt, None)
+            for model, measure in zip(models, measures, strict=True):
+                _, logits_btv = students.forward(model, inputs_bt)
+                measure.add(logits_btv, targets_bt, teacher_btv)
+        on_tokens(targets_bt.numel())
+    shared = {
+        "teacher_cross_entropy": of_teacher.columns(test)["cross_entropy"] if teacher else None,
+        "evaluation_sha256": _identity(test),
+        "n_test_tokens": test.n_tokens,
+    }
+    for subject, measure in zip(group, measures, strict=True):
+        _write(subject, measure.columns(test) | shared, measure)
+
+
+def _write(subject: Subject, columns: dict[str, Any], measure: Measures) -> None:
+    size_mb = subject.weights.stat().st_size / 2**20
+    losses = {"nll": torch.cat(measure.nll).numpy()}
+    if measure.kl:
+        losses["kl"] = torch.cat(measure.kl).numpy()
+    np.savez(subject.folder / "evaluation.npz", **losses)  # type: ignore[arg-type]
+    write_json(subject.folder / EVALUATION, columns | subject.columns | {"size_mb": size_mb})

@@ -1,0 +1,104 @@
+"""The study file: what it accepts, and one message for each mistake."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdlaws.config import load_study
+from kdlaws.errors import ConfigError
+
+MINIMAL = {"name": "x", "students": [{"sizes": "32/1", "methods": "scratch"}]}
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    return path
+
+
+def test_defaults_file_and_overrides_in_that_order(file: Path) -> None:
+    assert load_study(file).workers == 2
+    file.write_text(yaml.safe_dump({**MINIMAL, "workers": 3}))
+    assert load_study(file).workers == 3
+    assert load_study(file, ["workers=4"]).workers == 4
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [("1e6", 1e6), ("2M", 2e6), ("0.1B", 1e8), ("2.01B", 2.01e9)]
+)
+def test_numbers_as_people_write_them(file: Path, written: str, value: float) -> None:
+    assert load_study(file, [f"corpus.slice_tokens={written}"]).corpus.slice_tokens == value
+
+
+def test_small_numbers_that_yaml_reads_as_text(file: Path) -> None:
+    assert load_study(file, ["optimiser.weight_decay=3e-4"]).optimiser.weight_decay == 3e-4
+
+
+def test_one_rate_stands_for_all_methods(file: Path) -> None:
+    rates = load_study(file, ["optimiser.learning_rate=0.5"]).optimiser.learning_rate
+    assert set(rates.values()) == {0.5}
+    one = load_study(file, ["optimiser.learning_rate.token=0.5"]).optimiser.learning_rate
+    assert one["token"] == 0.5 != one["scratch"]
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("corpus.slise_tokens=3", ["corpus.slise_tokens", "did you mean slice_tokens"]),
+        ("students.0.sizes=[33/1]", ["students.0.sizes.0", "33/1", "nearest is 32/1"]),
+        ("students.0.methods=tokens", ["students.0.methods.0", "did you mean 'token'", "'tokens'"]),
+        ("workers=1.5", ["workers", "whole number", "1.5"]),
+        ("workers=many", ["workers", "'many'", "not a number"]),
+        ("corpus.test_share=2", ["corpus.test_share", "less than or equal to 1", "2"]),
+        ("corpus.test_share=0.99", ["corpus", "leave nothing for students"]),
+        ("students.0.methods=token", ["students.0.teachers", "need a teacher"]),
+        ("students.0.teachers=[big]", ["students.0.teachers", "'big'", "none is defined"]),
+        ("students.0.fractions=0.5", ["students.0.fractions", "0.5", "allowed: 1.0"]),
+        ("epochs={1.0: [2, 1]}", ["epochs.1", "must increase"]),
+        ("n_ctx=100", ["optimiser.batch_tokens", "512", "n_ctx = 100"]),
+        ("teachers={a: {size: 32/1}}", ["teachers.a", "n_tokens"]),
+        ("teachers={a: {}}", ["teachers.a", "either run"]),
+        ("name=a b", ["name"]),
+        ("students.3.sizes=32/1", ["students.3.sizes", "no such key"]),
+        ("workers", ["'workers'", "key=value"]),
+    ],
+)
+def test_each_mistake_has_its_message(file: Path, override: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_study(file, [override])
+    assert caught.value.exit_code == 2
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["just text", "a: [", "- 1\n- 2"])
+def test_what_is_no_mapping_is_refused(file: Path, content: str) -> None:
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=r"study\.yaml"):
+        load_study(file)
+
+
+def test_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such study file"):
+        load_study(tmp_path / "none.yaml")
+
+
+def test_paths_in_the_file_are_relative_to_it(file: Path) -> None:
+    study = load_study(file, ["corpus.source=texts", "teachers={t: {run: trained}}"])
+    assert study.corpus.source == str(file.parent / "texts")
+    assert study.teachers["t"].run == file.parent / "trained"
+
+
+def test_what_is_saved_loads_as_the_same_study(file: Path, tmp_path: Path) -> None:
+    study = load_study(file, ["epochs={0.1: [1, 2], 1.0: [1]}", "students.0.fractions=[0.1, 1]"])
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(study.model_dump(mode="json")))
+    assert load_study(again) == study
+
+
+@pytest.mark.parametrize("path", [*REPOSITORY.glob("configs/*.yaml"), REPOSITORY / "config.yaml"])
+def test_shipped_studies_are_valid(path: Path) -> None:
+    assert load_study(path).name

@@ -1,0 +1,135 @@
+"""Expansion and identity of runs: arithmetic that can be done by hand."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdlaws.config import Study, load_study
+from kdlaws.errors import ConfigError
+from kdlaws.study import Plan, TextFacts, plan, runs_of
+
+TEXT = TextFacts("made-up", "0" * 64, "bpe", "1" * 64, 1024, 128_000, 512_000)
+STUDY = """
+name: x
+corpus: {slice_tokens: 64k}
+teachers: {a: {size: 64/2, n_tokens: 100k}, b: {size: 96/3, n_tokens: 100k}}
+epochs: {0.1: [2, 4], 1.0: [0.5, 1]}
+optimiser: {batch_tokens: 256}
+students:
+  - {sizes: [32/1, 64/2], methods: [scratch, token, embedding], teachers: a, fractions: [0.1, 1]}
+  - {sizes: 32/1, methods: [scratch, token], teachers: [a, b], kd_weight: [1, 0.5]}
+"""
+
+
+def study(tmp_path: Path, *overrides: str) -> Study:
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY)
+    return load_study(file, overrides)
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Plan:
+    return plan(study(tmp_path), TEXT)
+
+
+def test_blocks_are_products_and_overlaps_count_once(tmp_path: Path) -> None:
+    runs = runs_of(study(tmp_path))
+    first = 2 * 3 * 2 * 2  # sizes, methods, fractions, branches
+    second = 2 * 2 * 2 - 1 * 2  # token: teachers, weights, branches, less those of the first block
+    assert len(runs) == len(set(runs)) == first + second
+
+
+def test_steps_tokens_and_epochs(planned: Plan) -> None:
+    by = {(r.run.size, r.run.method, r.run.fraction, r.run.passes): r for r in planned.runs[2:]}
+    whole = by["32/1", "scratch", 1.0, 1.0]
+    assert (whole.n_windows, whole.n_steps, whole.n_tokens) == (500, 250, 64_000)
+    half = by["32/1", "scratch", 1.0, 0.5]
+    assert (half.n_tokens, half.n_unique_tokens, half.epochs) == (32_000, 32_000, 1.0)
+    repeated = by["32/1", "scratch", 0.1, 4]
+    assert (repeated.n_unique_tokens, repeated.n_tokens) == (50 * 128, 100 * 256)
+    assert repeated.epochs == 4.0
+
+
+def test_branches_share_a_trunk_and_methods_do_not(planned: Plan) -> None:
+    trunks = planned.trunks()
+    assert {len(branches) for branches in trunks.values()} == {1, 2}  # teachers have one
+    for branches in trunks.values():
+        assert len({(r.run.method, r.run.fraction, r.run.size) for r in branches}) == 1
+        assert [r.n_steps for r in branches] == sorted(r.n_steps for r in branches)
+
+
+def identities(tmp_path: Path, *overrides: str, text: TextFacts = TEXT) -> set[str]:
+    return {r.run_id.rsplit("-", 1)[1] for r in plan(study(tmp_path, *overrides), text).runs}
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["workers=7", "name=other", "folder=elsewhere", "device=cuda", "corpus.test_tokens=9k"],
+)
+def test_what_does_not_change_the_numbers_does_not_change_identity(
+    tmp_path: Path, override: str
+) -> None:
+    assert identities(tmp_path, override) == identities(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimiser.learning_rate=0.5",
+        "optimiser.clip=2",
+        "optimiser.cooldown_share=0.3",
+        "corpus.slice_tokens=32k",
+        "n_ctx=64",
+        "teachers.a.seed=1",
+    ],
+)
+def test_what_changes_the_numbers_changes_identity(tmp_path: Path, override: str) -> None:
+    assert identities(tmp_path, override) != identities(tmp_path)
+
+
+def test_a_rate_is_part_only_of_its_own_methods_identity(tmp_path: Path) -> None:
+    changed = identities(tmp_path, "optimiser.learning_rate.embedding=0.5")
+    common = changed & identities(tmp_path)
+    embedding = 2 * 2 * 2
+    assert len(common) == len(changed) - embedding
+
+
+def test_text_and_tokenizer_are_part_of_identity(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    other_text = replace(TEXT, corpus_sha256="2" * 64)
+    other_tokenizer = replace(TEXT, tokenizer_sha256="2" * 64)
+    for text in (other_text, other_tokenizer):
+        assert not identities(tmp_path, text=text) & identities(tmp_path)
+
+
+def test_a_run_is_charged_its_own_teacher_pass(planned: Plan) -> None:
+    token = next(r for r in planned.runs if r.run.method == "token" and r.run.fraction == 0.1)
+    assert token.teacher is not None
+    forward = token.teacher.shape.forward_flops_per_token
+    assert token.flops.teacher_inference == forward * token.n_unique_tokens
+    assert token.flops.teacher_training == 3 * forward * token.teacher.n_tokens
+
+
+def test_too_little_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fraction 0\.1 of 2000 tokens is less than one batch"):
+        plan(study(tmp_path, "corpus.slice_tokens=2k"), TEXT)
+
+
+def test_a_teacher_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"teachers\.a\.run: .* is not the folder of a finished"):
+        plan(study(tmp_path, "teachers.a={run: nowhere}"), TEXT)
+
+
+def test_the_readable_label_says_what_it_is(planned: Plan) -> None:
+    labels = {r.run_id.rsplit("-", 1)[0] for r in planned.runs}
+    assert "scratch-32x1-f0.1-s0-e4" in labels
+    assert "teacher-64x2-s0-99k" in labels
+
+
+def test_columns_can_be_written_as_yaml_and_name_every_n(planned: Plan) -> None:
+    columns = planned.columns(planned.runs[-1])
+    assert yaml.safe_load(yaml.safe_dump(columns)) == columns
+    parts = columns["n_params_non_embedding"] + columns["n_params_head"]
+    assert columns["n_params"] == parts
