@@ -138,11 +138,11 @@ class Optimiser(Strict):
     """AdamW in the parametrisation of ``lab/students.py``; rates are those of the base width."""
 
     learning_rate: dict[Method, Positive] = Field(
-        {"scratch": 0.01, "token": 0.01, "embedding": 0.01},
+        {"scratch": 0.02, "token": 0.02, "embedding": 0.02},
         description="peak rate, one for all methods or one each",
     )
     batch_tokens: PositiveCount = 512
-    weight_decay: Annotated[Number, Field(ge=0)] = 0.1
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.02
     clip: Positive = Field(1.0, description="norm that gradients are clipped to")
     warmup_share: Annotated[Share, Field(le=0.1)] = Field(
         0.1, description="of the shortest branch's steps"

@@ -93,7 +93,7 @@ def shape(size: str, *, n_vocab: int | None = None, n_ctx: int = 128) -> Shape:
     >>> shape("32/1").n_params_non_embedding
     12640
     >>> shape("2M").n_params
-    2145728
+    2145600
     """
     if size in NAMED_SIZES:
         d_model, n_layers = NAMED_SIZES[size]

@@ -42,7 +42,7 @@ def scaling(evidence: Evidence, rows: "Mapping[str, DataFrame]") -> str:
     falls = [_fall(method, done(each)) for method, each in rows.items() if len(done(each))]
     tokens = human(max(each["n_tokens"].max() for each in rows.values()))
     fits = {method: evidence.fit("chinchilla", method) for method in rows}
-    levels = {percent(fit.level) for fit in fits.values() if fit}
+    levels = {percent(fit.level) for fit in fits.values() if fit and len(fit.samples)}
     bands = f"; bands are the fitted law's {listed(sorted(levels))} intervals" if levels else ""
     lacking = [method for method, fit in fits.items() if fit is None]
     without = f"; {listed(lacking)}: no law, means joined" if lacking else ""
@@ -70,14 +70,15 @@ def data(evidence: Evidence) -> str:
         first = "No run reads its data only once."
     else:
         low, high = human(single["n_tokens"].min()), human(single["n_tokens"].max())
-        first = f"Above, {len(single)} runs that read {low} to {high} tokens once."
+        first = f"One pass: {counted(len(single), 'run')} of {low} to {high} tokens."
     if again.empty:
         return f"{first} No run repeats its data.{_hollow(rows)}"
     unique = listed([human(each) for each in sorted(again["n_unique_tokens"].unique())])
     low, high = (f"{each:.3g}" for each in (again["epochs"].min(), again["epochs"].max()))
     return (
-        f"{first} Below, {len(again)} runs on {unique} unique tokens, each after as many epochs as "
-        f"validation chose ({low} to {high}). The numbers beside the lines are N.{_hollow(rows)}"
+        f"{first} Repeated data: {counted(len(again), 'run')} on {unique} unique tokens, each "
+        f"after as many epochs as validation chose ({low} to {high}). The numbers beside the lines "
+        f"are N.{_hollow(rows)}"
     )
 
 
@@ -87,8 +88,8 @@ def frontier(candidates: "DataFrame", chosen: "DataFrame") -> str:
         return "The table has no FLOPs per token, so there is no frontier to draw."
     low, high = chosen.iloc[0], chosen.iloc[-1]
     return (
-        f"{len(chosen)} of {counted(len(candidates), 'model')} are Pareto-optimal by FLOPs, "
-        f"{_makers(chosen)}. Along their line perplexity goes from {low['perplexity']:.1f} at "
+        f"{len(chosen)} of {counted(len(candidates), 'model')} are Pareto-optimal by FLOPs "
+        f"({_makers(chosen)}). Along their line perplexity goes from {low['perplexity']:.1f} at "
         f"{human(low['forward_flops_per_token'])} FLOPs per token to {high['perplexity']:.1f} at "
         f"{human(high['forward_flops_per_token'])}."
     )

@@ -3,6 +3,7 @@
 Nothing here knows about studies. matplotlib is loaded by the functions that draw.
 """
 
+import html
 import io
 import math
 import re
@@ -36,34 +37,32 @@ _STYLE: Any = {
 }
 
 
-def save(figure: Figure, folder: Path) -> None:
-    """Write ``folder/<name>.svg`` and ``.png`` (200 dots an inch)."""
+def save(figure: Figure, folder: Path) -> str:
+    """Write ``folder/<name>.svg`` and ``.png`` (200 dots an inch); returns the SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{figure.name}.png").write_bytes(_rendered(figure, "png"))
-    (folder / f"{figure.name}.svg").write_bytes(_rendered(figure, "svg"))
+    svg = _rendered(figure, "svg", {"Date": None})
+    (folder / f"{figure.name}.svg").write_bytes(svg)
+    (folder / f"{figure.name}.png").write_bytes(_rendered(figure, "png", {"Software": None}))
+    return svg.decode()
 
 
-def inline_svg(figure: Figure) -> str:
-    """The picture for an HTML page: the page's fonts and colours, ids of its own, no address."""
-    svg = _rendered(figure, "svg", transparent=True).decode()
+def inline(figure: Figure, svg: str) -> str:
+    """What ``save`` returned, for a page: its fonts and colours, ids of its own, no address."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{figure.name}-", svg)
     svg = svg.replace("'DejaVu Sans'", "var(--sans)")
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{figure.title}"', 1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(figure.title)}"', 1)
 
 
-def _rendered(figure: Figure, kind: str, *, transparent: bool = False) -> bytes:
+def _rendered(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     import matplotlib
 
     file = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        _draw(figure).savefig(
-            file, format=kind, dpi=200, transparent=transparent, metadata=metadata
-        )
+        _draw(figure).savefig(file, format=kind, dpi=200, metadata=metadata)
     return file.getvalue()
 
 

@@ -100,7 +100,7 @@ def data(evidence: Evidence) -> Figure:
             *(_one_pass_panel(evidence, method) for method in methods),
             *(_repeated_panel(evidence, method) for method in methods),
         ),
-        columns=len(methods),
+        columns=max(2, len(methods)),
         panel_inches=(3.4, 3.3),
     )
 
@@ -108,9 +108,10 @@ def data(evidence: Evidence) -> Figure:
 def _one_pass_panel(evidence: Evidence, method: str) -> Panel:
     sizes = by_size(measured(one_pass(evidence.of(method))))
     fit = evidence.fit("chinchilla", method)
+    ticks = _levels(one_pass(evidence.comparable), "n_tokens")
     return Panel(
         title=f"{method}, one pass: L(N, D)",
-        x=Axis("D, tokens trained on", log=True),
+        x=Axis("D, tokens trained on", log=True, ticks=ticks),
         y=Axis(CROSS_ENTROPY),
         series=tuple(s for each in sizes.values() for s in points(each, "n_tokens", method)),
         curves=tuple(
@@ -124,9 +125,10 @@ def _one_pass_panel(evidence: Evidence, method: str) -> Panel:
 def _repeated_panel(evidence: Evidence, method: str) -> Panel:
     rows, unique = measured(repeated(evidence.of(method))), "n_unique_tokens"
     sizes = by_size(rows)
+    ticks = _levels(repeated(evidence.comparable), unique)
     return Panel(
         title=f"{method}, repeated data: L(N, U)",
-        x=Axis("U, unique tokens, each at its best epochs", log=True),
+        x=Axis("U, unique tokens, each at its best epochs", log=True, ticks=ticks),
         y=Axis(CROSS_ENTROPY),
         series=tuple(s for each in sizes.values() for s in points(each, unique, method)),
         curves=(
@@ -135,6 +137,12 @@ def _repeated_panel(evidence: Evidence, method: str) -> Panel:
         ),
         missing="" if sizes else f"no run of {method} repeats its data",
     )
+
+
+def _levels(rows: "DataFrame", column: str) -> tuple[float, ...]:
+    """The study's own values as ticks, where there are few enough to read."""
+    values = sorted(measured(rows)[column].unique())
+    return floats(values) if len(values) <= 4 else ()
 
 
 def _bigram_curve(evidence: Evidence, rows: "DataFrame") -> Iterator[Curve]:
@@ -163,10 +171,9 @@ def frontier(evidence: Evidence) -> Figure:
 
 def _models(evidence: Evidence) -> "DataFrame":
     """Students on clean data, trunks that repeat it at their best epochs, and the teachers."""
-    import pandas as pd
-
-    students, teachers = evidence.comparable, evidence.runs[evidence.runs["role"] == "teacher"]
-    return pd.concat([one_pass(students), repeated(students), teachers]).drop_duplicates("run_id")
+    runs, students = evidence.runs, evidence.comparable
+    chosen = one_pass(students).index.union(repeated(students).index)
+    return runs[runs.index.isin(chosen) | (runs["role"] == "teacher")]
 
 
 def cheapest(models: "DataFrame", cost: str) -> "DataFrame":

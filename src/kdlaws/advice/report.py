@@ -44,9 +44,10 @@ def build_report(folder: Path, *, bootstrap: int = 400, seed: int = 0) -> Path:
     evidence = load(folder, fits={})
     fits, failures = _fit_all(evidence, bootstrap, seed)
     evidence = replace(evidence, fits=fits)
-    figures = describe(evidence)
-    for figure in figures:
-        drawing.save(figure, folder / "report" / "figures")
+    figures = [
+        (figure, drawing.inline(figure, drawing.save(figure, folder / "report" / "figures")))
+        for figure in describe(evidence)
+    ]
     page = folder / "report" / "index.html"
     write_text(page, _page(evidence, figures, failures))
     return page
@@ -99,7 +100,9 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-def _page(evidence: Evidence, figures: Sequence[Figure], failures: Mapping[str, str]) -> str:
+def _page(
+    evidence: Evidence, figures: Sequence[tuple[Figure, str]], failures: Mapping[str, str]
+) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     templates = FileSystemLoader(Path(__file__).parent / "page")
@@ -114,7 +117,7 @@ def _page(evidence: Evidence, figures: Sequence[Figure], failures: Mapping[str, 
     return page.render(
         name=evidence.name,
         lines=[line.partition(": ") for line in summary.ten_lines(evidence)],
-        figures=[(each, drawing.inline_svg(each)) for each in figures],
+        figures=figures,
         laws=[_law_table(evidence, law) for law in FITTED],
         runs=_run_table(evidence),
         warnings=list(_warnings(evidence, failures)),

@@ -22,12 +22,12 @@ from kdlaws.lab.executors import LocalProcesses, Task
 from kdlaws.lab.probe import seconds_per_token
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.reference import Bigram, bigram_line
-from kdlaws.lab.sweep import raise_for, study_lock, teacher_overlap, trains_teachers
+from kdlaws.lab.sweep import plan_study, raise_for, study_lock, teacher_overlap
 from kdlaws.lab.teachers import WEIGHTS, load_model, load_teacher
 from kdlaws.lab.tokens import Text, TokenStream
 from kdlaws.records import EVALUATION, PLAN, RECORD, REFERENCE, digest, read_json, write_json
 from kdlaws.shapes import Shape
-from kdlaws.study import Plan, PlannedRun, TeacherFacts, plan
+from kdlaws.study import Plan, PlannedRun, TeacherFacts
 
 EVALUATION_RECIPE = 1
 """Raised whenever the numerics of evaluation change."""
@@ -124,7 +124,7 @@ def evaluate(study: Study, reporter: Reporter) -> Path:
         )
     with study_lock(study.folder):
         text = Text(study)
-        planned = plan(study, text.facts(with_teachers=trains_teachers(study)))
+        planned = plan_study(study, text)
         stream = text.stream("test")
         n_windows = stream.n_windows(study.n_ctx, study.corpus.test_tokens)
         test = TestSet(stream, n_windows, study.n_ctx)

@@ -5,12 +5,12 @@ rest of muP, initialisation and one learning-rate factor for each group of weigh
 Sources: Yang et al. 2022, Tensor Programs V (2203.03466), table 8, for width; Dey et al. 2025,
 CompleteP (2505.01618), table 1, for depth (residual branches scaled by 1/n_layers).
 
-With m = d_model / 64 and l = n_layers / 2 over the base shape 64/2:
+With m = d_model / 32 and l = n_layers over the base shape 32/1:
 
 ===================  =======================  ====================  ==============  ============
 weights              initial                  learning rate         weight decay    multiplier
 ===================  =======================  ====================  ==============  ============
-embedding = head     N(0, 0.02^2)             eta / 2               0               x 25, 1 / m
+embedding = head     N(0, 0.02^2)             eta                   0               x 25, 1 / m
 hidden matrices      N(0, 1 / fan_in)         eta / m               lambda m        branch x 1/l
 norm gains           1                        eta                   0
 embedding map        0                        eta / m               0
@@ -25,10 +25,10 @@ from transformers import GraniteConfig, GraniteForCausalLM
 
 from kdlaws.shapes import Shape
 
-BASE_WIDTH, BASE_DEPTH = 64, 2
+BASE_WIDTH, BASE_DEPTH = 32, 1
 EMBEDDING_STD = 0.02
 EMBEDDING_MULTIPLIER = 25.0
-EMBEDDING_RATE = 0.5
+EMBEDDING_RATE = 1.0
 BETAS, EPS = (0.9, 0.95), 1e-15
 
 

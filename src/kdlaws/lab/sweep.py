@@ -29,10 +29,9 @@ def dry_run(study: Study) -> tuple[Plan, Mapping[Shape, float]]:
     Where no token stream exists yet, tokens are estimated as bytes / 3.6.
     """
     if tokens.tokens_exist(study):
-        facts = Text(study).facts(with_teachers=trains_teachers(study))
+        planned = plan_study(study, Text(study))
     else:
-        facts = tokens.estimated_facts(study)
-    planned = plan(study, facts)
+        planned = plan(study, tokens.estimated_facts(study))
     shapes = (run.shape for run in planned.runs)
     return planned, seconds_per_token(shapes, study.optimiser.batch_tokens)
 
@@ -46,10 +45,10 @@ def train(study: Study, reporter: Reporter) -> Plan:
     study.folder.mkdir(parents=True, exist_ok=True)
     with study_lock(study.folder):
         text = Text(study)
-        planned = plan(study, text.facts(with_teachers=trains_teachers(study)))
+        planned = plan_study(study, text)
         rates = seconds_per_token((r.shape for r in planned.runs), study.optimiser.batch_tokens)
         _describe(planned, rates)
-        tasks = _Tasks(planned, text, rates).pending()
+        tasks = Tasks(planned, text, rates).pending()
         if tasks:
             with reporter.following(tasks) as on_tokens:
                 failed = LocalProcesses(study.workers).run(tasks, on_tokens)
@@ -58,8 +57,10 @@ def train(study: Study, reporter: Reporter) -> Plan:
     return planned
 
 
-def trains_teachers(study: Study) -> bool:
-    return any(teacher.size for teacher in study.teachers.values())
+def plan_study(study: Study, text: Text) -> Plan:
+    """The plan against the text itself; the teachers' stream is made only if any is trained."""
+    trains_teachers = any(teacher.size for teacher in study.teachers.values())
+    return plan(study, text.facts(with_teachers=trains_teachers))
 
 
 @contextmanager
@@ -105,7 +106,7 @@ def _raise_if_all_diverged(planned: Plan) -> None:
 
 
 @dataclass(frozen=True)
-class _Tasks:
+class Tasks:
     planned: Plan
     text: Text
     rates: Mapping[Shape, float]
@@ -116,7 +117,7 @@ class _Tasks:
 
     def pending(self) -> list[Task]:
         """Caches first, since students wait for them; teachers before all; then longest first."""
-        jobs = [self._job(branches) for branches in self.planned.trunks().values()]
+        jobs = [self.job(branches) for branches in self.planned.trunks().values()]
         open_jobs = [job for job in jobs if not job.is_over()]
         specs = {job.cache.name: job.cache for job in open_jobs if job.cache}
         parent = self.study.folder / "cache"
@@ -161,7 +162,7 @@ class _Tasks:
             requires=spec.teacher.run_id if spec.teacher.run_id == spec.teacher.identity else None,
         )
 
-    def _job(self, branches: list[PlannedRun]) -> TrunkJob:
+    def job(self, branches: list[PlannedRun]) -> TrunkJob:
         run = branches[0].run
         is_teacher = run.role == "teacher"
         stream = self.text.stream("teacher" if is_teacher else "student", run.noise)

@@ -10,13 +10,14 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -231,10 +232,23 @@ class _Trunk:
             record[key] = self.cache.manifest[key]
         lines = (json.dumps(row) for row in self.progress.metrics)
         write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
+        write_text(folder / "run.yaml", self._describe(branch))
         if not self.diverged:
             tokenizer = load_tokenizer(self.job.tokenizer)
             save_model(self.model, tokenizer, folder / "model", record, self.job.dtype)
         write_json(folder / RECORD, record)
+
+    def _describe(self, branch: PlannedRun) -> str:
+        """The run's settings, for people."""
+        settings = {
+            "run_id": branch.run_id,
+            **asdict(branch.run),
+            "n_steps": branch.n_steps,
+            "warmup_steps": branch.warmup_steps,
+            "cooldown_from_step": _cooldown_start(self.job, branch),
+            "optimiser": self.job.optimiser.model_dump(),
+        }
+        return yaml.safe_dump(settings, sort_keys=False)
 
     def _validate(self) -> float:
         self.model.eval()

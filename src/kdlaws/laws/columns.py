@@ -39,27 +39,29 @@ def read_runs(
     cross_entropy = _positive(columns, "cross_entropy")
     if cross_entropy.ndim != 1:
         raise TableError("runs are one row each", where="cross_entropy", remedy="give a column")
-    n_runs = len(cross_entropy)
     wanted = dict.fromkeys((*law.reads(n_column), "flops"))
+    parts = {name: columns[name] for name in (*wanted, n_column, "n_tokens") if name in columns}
+    _check_lengths(len(cross_entropy), parts if trunk is None else {**parts, "trunk": trunk})
     read = {name: read_column(columns, name, n_column) for name in wanted}
-    for name, values in read.items():
-        if values.shape != (n_runs,):
-            raise TableError(
-                f"{values.size} values for {n_runs} values of cross_entropy",
-                where=name,
-                remedy="give one value for each run",
-            )
-    labels = np.arange(n_runs) if trunk is None else np.asarray(trunk, dtype=str)
-    if len(labels) != n_runs:
-        raise TableError(
-            f"{len(labels)} labels for {n_runs} runs", where="trunk", remedy="give one for each run"
-        )
+    labels = np.arange(len(cross_entropy)) if trunk is None else np.asarray(trunk, dtype=str)
     return Runs(read, cross_entropy, np.unique(labels, return_inverse=True)[1])
 
 
-def read_column(columns: Mapping[str, ArrayLike], name: str, n_column: str) -> FloatArray:
-    """A law's column as positive float64; ``flops`` falls back to 6*N*D where it is absent."""
-    if name == "flops" and name not in columns:
+def _check_lengths(n_runs: int, columns: Mapping[str, ArrayLike]) -> None:
+    for name, values in columns.items():
+        if np.shape(values) != (n_runs,):
+            raise TableError(
+                f"{np.size(values)} values for {n_runs} values of cross_entropy",
+                where=name,
+                remedy="give one value for each run",
+            )
+
+
+def read_column(
+    columns: Mapping[str, ArrayLike], name: str, n_column: str, *, derive_flops: bool = True
+) -> FloatArray:
+    """A law's column as positive float64; an absent ``flops`` is 6*N*D if it may be derived."""
+    if name == "flops" and name not in columns and derive_flops:
         # float64 first: 6*N*D silently overflows int64.
         return 6.0 * _positive(columns, n_column) * _positive(columns, "n_tokens")
     return _positive(columns, name)

@@ -81,10 +81,8 @@ def refit(
     Empty where there are too few clusters.
     """
     n_clusters = int(cluster.max()) + 1
-    if n_clusters < FEWEST_CLUSTERS:
-        n_resamples = 0
+    if n_clusters < FEWEST_CLUSTERS or not n_resamples:
+        return fitted.starts[:0]
     counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_resamples)
     starts = fitted.starts[np.arange(n_resamples) % len(fitted.starts)]
-    if not n_resamples:
-        return starts
     return minimise(fitted.problem, counts[:, cluster].astype(np.float64), starts).u

@@ -9,7 +9,7 @@ from kdlaws.errors import InputError, TableError
 from kdlaws.laws.backtest import HELD_OUT_SHARE, back_test
 from kdlaws.laws.columns import N_COLUMNS, Runs, read_runs
 from kdlaws.laws.estimate import Estimate, estimate, refit
-from kdlaws.laws.forms import LAWS, FloatArray, Law
+from kdlaws.laws.forms import FloatArray, Law, find
 from kdlaws.laws.intervals import (
     cluster_notices,
     identification_notices,
@@ -44,8 +44,8 @@ def fit(
 
     Raises InputError for an unknown law or argument, TableError for columns that cannot be fitted.
     """
-    _check_arguments(law, n_column, level, bootstrap, seed)
-    form = LAWS[law]
+    form = find(law)
+    _check_arguments(n_column, level, bootstrap, seed)
     runs = read_runs(columns, form, n_column, trunk)
     _check_enough(form, runs)
     back_test_rng, refit_rng = np.random.default_rng(seed).spawn(2)
@@ -81,12 +81,10 @@ def fit(
     )
 
 
-def _check_arguments(law: str, n_column: str, level: float, bootstrap: int, seed: int) -> None:
-    laws, counts = ", ".join(LAWS), ", ".join(N_COLUMNS)
+def _check_arguments(n_column: str, level: float, bootstrap: int, seed: int) -> None:
     enough = bootstrap == 0 or bootstrap >= FEWEST_RESAMPLES
     checks = {
-        "law": (law in LAWS, law, f"choose one of {laws}"),
-        "n_column": (n_column in N_COLUMNS, n_column, f"choose one of {counts}"),
+        "n_column": (n_column in N_COLUMNS, n_column, f"choose one of {', '.join(N_COLUMNS)}"),
         "level": (0 < level < 1, level, "give a share between 0 and 1, such as 0.9"),
         "bootstrap": (enough, bootstrap, f"give {FEWEST_RESAMPLES} or more, or 0: no intervals"),
         "seed": (seed >= 0, seed, "give 0 or more"),

@@ -21,6 +21,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kdlaws.errors import InputError
+
 FloatArray = NDArray[np.float64]
 Form = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
@@ -29,7 +31,7 @@ N = "N"  # in a law's columns: whichever parameter count the fit reads, its ``n_
 # Bounds in centred coordinates: scales relative to the runs' median cross-entropy. They are far
 # outside anything published, so an estimate that touches one was not determined by the runs.
 SCALE_BOUNDS = (1e-4, 1e2)
-EXPONENT_BOUNDS = (0.003, 3.0)
+EXPONENT_BOUNDS = (0.01, 3.0)
 
 # Starts: floors as shares of the lowest cross-entropy, exponents that span the published ones.
 START_FLOORS = (0.3, 0.6, 0.9)
@@ -162,3 +164,10 @@ COMPUTE = _law_of_powers(
 )
 
 LAWS: dict[str, Law] = {law.name: law for law in (CHINCHILLA, COMPUTE)}
+
+
+def find(name: str) -> Law:
+    """The law of that name; InputError where there is none."""
+    if name not in LAWS:
+        raise InputError(f"no law {name!r}", where="law", remedy=f"one of {', '.join(LAWS)}")
+    return LAWS[name]

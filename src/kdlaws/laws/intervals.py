@@ -1,6 +1,7 @@
 """Intervals of the parameters, and what the runs cannot determine."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,20 +21,30 @@ CONFOUNDED = 0.995  # correlation of two log columns beyond which their terms ar
 FEW_CLUSTERS = 10
 
 
-def undetermined_by_design(law: Law, runs: Runs, n_column: str) -> dict[str, str]:
-    """Parameters that no such runs can determine, however many: name -> reason."""
+class Gap(NamedTuple):
+    """Why a parameter is not determined, and which runs would determine it."""
+
+    reason: str
+    remedy: str
+
+
+def undetermined_by_design(law: Law, runs: Runs, n_column: str) -> dict[str, Gap]:
+    """Parameters that no runs of this design can determine, however many."""
     names = law.reads(n_column)
     x = {role: np.log(runs.columns[name]) for role, name in zip(law.columns, names, strict=True)}
-    reasons: dict[str, str] = {}
+    gaps: dict[str, Gap] = {}
     for (role, values), name in zip(x.items(), names, strict=True):
         n_distinct = len(np.unique(np.round(values / SAME_VALUE)))
         if n_distinct < FEWEST_DISTINCT:
-            reason = f"only {n_distinct} distinct {name} among the runs"
-            reasons |= {k.name: reason for k in law.unknowns if k.column in (role, None)}
+            gap = Gap(
+                f"only {n_distinct} distinct {name} among the runs", _remedy(law, role, n_column)
+            )
+            gaps |= {k.name: gap for k in law.unknowns if k.column in (role, None)}
     if len(names) > 1 and _confounded(*x.values()):
-        reason = f"{' and '.join(names)} rise together"
-        reasons |= dict.fromkeys(law.parameters, reason)  # one term can pass for the floor
-    return reasons
+        both = " and ".join(names)
+        gap = Gap(f"{both} rise together", f"add runs in which {both} vary on their own")
+        gaps |= dict.fromkeys(law.parameters, gap)  # one term can even pass for the floor
+    return gaps
 
 
 def _confounded(x: FloatArray, y: FloatArray) -> bool:
@@ -42,7 +53,7 @@ def _confounded(x: FloatArray, y: FloatArray) -> bool:
 
 
 def parameters(
-    fitted: Estimate, refits: FloatArray, level: float, undetermined: Mapping[str, str]
+    fitted: Estimate, refits: FloatArray, level: float, undetermined: Mapping[str, Gap]
 ) -> dict[str, Parameter]:
     """Values with percentile intervals of the refits; an end on the box's wall is open."""
     values = fitted.values(fitted.u)
@@ -81,7 +92,7 @@ def _narrow(kind: str, lo: float, hi: float) -> bool:
 def identification_notices(
     fitted: Estimate,
     estimates: Mapping[str, Parameter],
-    undetermined: Mapping[str, str],
+    undetermined: Mapping[str, Gap],
     level: float,
 ) -> list[Notice]:
     """One notice for each parameter that the runs do not identify."""
@@ -90,11 +101,12 @@ def identification_notices(
         found = estimates[unknown.name]
         if found.identified:
             continue
-        interval = f"its {level:.0%} interval is {interval_text(found.lo, found.hi)}"
-        reason = undetermined.get(unknown.name, interval)
-        message = f"{unknown.name} = {found.value:.4g} is not identified: {reason}"
-        remedy = _remedy(fitted.law, unknown.column, fitted.n_column)
-        notices.append(Notice("not_identified", message, remedy))
+        gap = undetermined.get(unknown.name) or Gap(
+            f"its {level:.0%} interval is {interval_text(found.lo, found.hi)}",
+            _remedy(fitted.law, unknown.column, fitted.n_column),
+        )
+        message = f"{unknown.name} = {found.value:.4g} is not identified: {gap.reason}"
+        notices.append(Notice("not_identified", message, gap.remedy))
     return notices
 
 
@@ -103,8 +115,8 @@ def _remedy(law: Law, column: str | None, n_column: str) -> str:
     if column is None:
         return f"add runs nearer to the floor, at larger {' and '.join(names.values())}"
     others = " and ".join(name for role, name in names.items() if role != column)
-    fixed = f" at the same {others}" if others else ""
-    return f"add runs with {FEWEST_DISTINCT} or more values of {names[column]}, far apart,{fixed}"
+    fixed = f", at the same {others}" if others else ""
+    return f"add runs with {FEWEST_DISTINCT} or more values of {names[column]}, far apart{fixed}"
 
 
 def cluster_notices(n_clusters: int, by_trunk: bool) -> list[Notice]:

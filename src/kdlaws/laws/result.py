@@ -81,8 +81,8 @@ class Fit:
     def predict(self, columns: Mapping[str, ArrayLike]) -> FloatArray:
         """Cross-entropy in nats per token, in the shape that the columns broadcast to.
 
-        ``columns`` holds what the law reads (``n_column``, ``n_tokens``, or ``flops``); TableError
-        where one is missing or not positive.
+        ``columns`` holds what the law reads: ``n_column`` and ``n_tokens``, or ``flops`` (6*N*D
+        only where the fit took that, too). TableError where one is missing or not positive.
         """
         values = np.array([parameter.value for parameter in self.parameters.values()])
         loss: FloatArray = self._curves(values[None], columns)[0]
@@ -102,7 +102,12 @@ class Fit:
 
     def _curves(self, values: FloatArray, columns: Mapping[str, ArrayLike]) -> FloatArray:
         law = LAWS[self.law]
-        read = [read_column(columns, name, self.n_column) for name in law.reads(self.n_column)]
+        # FLOPs as in the fit: a law of counted FLOPs says nothing about 6*N*D.
+        by_6nd = any(notice.code == "flops_6nd" for notice in self.warnings)
+        read = [
+            read_column(columns, name, self.n_column, derive_flops=by_6nd)
+            for name in law.reads(self.n_column)
+        ]
         x = np.log(np.stack(np.broadcast_arrays(*read)))
         flat = x.reshape(len(x), -1)
         loss: FloatArray = np.exp(law.log_form(law.coordinates(values), flat)[0])

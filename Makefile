@@ -1,0 +1,66 @@
+# The contributor's manual: `make` alone lists what there is.
+#
+#   PYTHON   the interpreter that a new environment is made with   (python3)
+#   VENV     where the environment lies                            (.venv)
+
+PYTHON ?= python3
+VENV ?= .venv
+
+python := $(VENV)/bin/python
+made := $(VENV)/pyvenv.cfg
+installed := $(VENV)/.installed
+installed_dev := $(VENV)/.installed-dev
+
+.PHONY: help demo test check teachers clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(installed) ## install, then the default study: train, evaluate, plot
+	$(python) train.py
+	$(python) evaluate.py
+	$(python) plot.py
+
+test: check ## everything that must hold: check, then the tests
+	$(python) -m pytest -n 2 --ignore tests/test_docs.py
+
+check: $(installed_dev) ## lint, format, types, the examples in the documentation
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy
+	$(python) -m pytest tests/test_docs.py
+
+teachers: $(installed) ## train the shipped teachers again
+	$(python) train.py configs/teachers.yaml
+	$(python) evaluate.py configs/teachers.yaml
+
+clean: ## remove the environment, builds and caches; runs stay
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -r {} +
+
+# Says what is wrong with an interpreter, however old, or nothing.
+complaint := import sys; v = sys.version_info[:3]; v < (3, 11) and sys.stdout.write( \
+	"kdlaws needs Python 3.11 or newer; this is %d.%d.%d" % v)
+refuse_if = $(if $(1),$(error $(1)))
+
+$(made):
+	$(call refuse_if,$(shell $(PYTHON) -c '$(complaint)'))
+	$(PYTHON) -m venv $(VENV)
+
+# On Linux the torch of pip's default source is the CUDA build, gigabytes of it. Without an NVIDIA
+# driver the CPU build does, unless pip has been told where to look for packages.
+cpu_index := https://download.pytorch.org/whl/cpu
+
+$(installed): requirements.txt pyproject.toml $(made)
+	@if ! command -v nvidia-smi >/dev/null \
+	  && ! $(python) -m pip config list | grep -E '(index-url|find-links|no-index)=' >/dev/null; then \
+	  $(python) -m pip install --index-url $(cpu_index) "$$(grep '^torch==' requirements.txt)" \
+	    || echo "$(cpu_index) did not serve; going on with pip's default source" >&2; \
+	fi
+	$(python) -m pip install -r requirements.txt
+	@touch $@
+
+$(installed_dev): requirements-dev.txt $(installed)
+	$(python) -m pip install -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,178 @@
+"""From a study folder to fits and one page that stands alone."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from kdlaws.advice import build_report, figures, fit_study
+from kdlaws.advice.evidence import Evidence
+from kdlaws.laws import Fit
+
+METHODS = ("scratch", "token", "embedding")
+FIGURES = ("scaling", "data", "frontier", "compression")
+
+
+class Page(HTMLParser):
+    """Text, ids, and every attribute that could fetch something."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.words: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href", "data", "srcset"):
+                self.links.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words += data.split()
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> Page:
+    return Page(study / "report" / "index.html")
+
+
+def test_the_fits_recover_the_known_law(evidence: Evidence) -> None:
+    fit = evidence.fits["chinchilla-scratch"]
+    # Exponents of the generator, .30 and .35; its jitter is .1 %.
+    assert fit.parameters["alpha"].value == pytest.approx(0.30, abs=0.02)
+    assert fit.parameters["beta"].value == pytest.approx(0.35, abs=0.05)
+    assert fit.parameters["E"].value == pytest.approx(1.8, abs=0.1)
+    assert fit.n_column == "n_params_non_embedding"
+
+
+def test_only_clean_one_pass_runs_of_the_main_teacher_are_fitted(evidence: Evidence) -> None:
+    fits = evidence.fits
+    assert set(fits) == {f"{a}-{b}" for a in ("chinchilla", "compute") for b in METHODS}
+    # Five sizes and one further seed, three token counts each; the undertrained run is dropped.
+    assert {fit.n_runs for fit in fits.values()} == {18}
+    assert fits["chinchilla-scratch"].n_dropped == 1
+    assert fits["chinchilla-token"].domain["n_tokens"] == (231_000, 700_000)
+
+
+def test_fit_study_writes_what_it_returns(make_study: Callable[..., Path]) -> None:
+    folder = make_study(methods=["scratch"], unusual=False)
+    stale = folder / "fits" / "compute-scratch.json"
+    stale.parent.mkdir()
+    stale.write_text("of another version")
+    fits = fit_study(folder, bootstrap=0)
+    assert set(fits) == {"chinchilla-scratch", "compute-scratch"}
+    for name, fit in fits.items():
+        assert Fit.load(folder / "fits" / f"{name}.json").parameters == fit.parameters
+
+
+def test_a_law_that_cannot_be_fitted_is_said_and_leaves_no_old_file(
+    make_study: Callable[..., Path],
+) -> None:
+    folder = make_study(methods=["scratch"], unusual=False)
+    fit_study(folder, bootstrap=0)
+    table = (folder / "table.csv").read_text().splitlines()
+    (folder / "table.csv").write_text("\n".join(table[:3]) + "\n")
+    page = Page(build_report(folder, bootstrap=0))
+    assert not list((folder / "fits").iterdir())
+    assert "chinchilla-scratch not fitted" in page.text
+    assert "scratch: no law" in page.text
+
+
+def test_the_page_holds_every_figure_and_nothing_from_outside(study: Path, page: Page) -> None:
+    drawn = figures(study)
+    assert [figure.name for figure in drawn] == list(FIGURES)
+    assert set(FIGURES) <= set(page.ids)
+    assert page.source.count("<svg ") == len(FIGURES)
+    assert len(page.ids) == len(set(page.ids))
+    assert all(link.startswith("#") for link in page.links)
+    assert not re.search(r"https?:|@import|<script|<link", page.source)
+    for figure in drawn:
+        assert figure.caption in page.text
+        for kind in ("svg", "png"):
+            assert (study / "report" / "figures" / f"{figure.name}.{kind}").stat().st_size > 5_000
+
+
+def test_the_page_carries_the_ten_lines_and_the_laws(evidence: Evidence, page: Page) -> None:
+    assert "+0.200 ± 0.035 nats (SE over sizes), wins at 5 of 5 sizes" in page.text
+    for fit in evidence.fits.values():
+        for parameter in fit.parameters.values():
+            assert f"{parameter.value:.3g} [" in page.text
+        assert fit.holdout is not None
+        assert f"{fit.holdout.mape:.2f} %" in page.text
+        assert f"{fit.holdout.baseline_mape:.2f} %" in page.text
+
+
+def test_the_page_lists_every_run_and_names_those_not_fitted(page: Page) -> None:
+    assert "172 runs" in page.text
+    assert page.source.count("<tr>") == 172 + 1 + 2 + 2 * 6 + (5 + 3)
+    assert "token-3-1-7-teacher-192x6-700000-0" in page.text
+    assert "scratch-4-1-0-None-100000-0" in page.text
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory, write_study: Callable[..., Path]) -> Page:
+    """The page of a small study with a hostile name, and records of three runs."""
+    folder = tmp_path_factory.mktemp("recorded") / "study"
+    write_study(folder, methods=["scratch"], sizes=2, seeds=1, unusual=False)
+    table = folder / "table.csv"
+    table.write_text(table.read_text().replace("synthetic", "<b>x</b>"))
+    for name, torch in (("a", "2.13.0"), ("b", "2.13.0"), ("c", "2.12.1")):
+        (folder / name).mkdir()
+        record = {"run_id": name, "versions": {"kdlaws": "0.1.0", "torch": torch}}
+        (folder / name / "record.json").write_text(json.dumps(record))
+    return Page(build_report(folder, bootstrap=0))
+
+
+def test_provenance_is_read_from_the_records(recorded: Page) -> None:
+    assert "kdlaws 0.1.0, torch 2.13.0 (2 runs), torch 2.12.1 (1 run)" in recorded.text
+    # Two sizes, three trunks each (100 %, 10 %, 1 %), 20 s to each trunk's longest branch.
+    assert f"{6 * 20 / 3600:.2f} hours" in recorded.text
+
+
+def test_text_from_the_study_cannot_become_markup(recorded: Page) -> None:
+    assert "<b>x</b>" not in recorded.source
+    assert "<b>x</b>" in recorded.text
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"methods": ["scratch"], "unusual": False, "reference": False, "seeds": 1},
+        {"methods": ["token"], "sizes": 1, "unusual": False},
+        {
+            "sizes": 2,
+            "without": [
+                *("decode_ms_p50", "forward_flops_per_token", "cross_entropy_se", "trunk"),
+                *("teacher_cross_entropy", "study", "status", "device", "wall_s", "selected"),
+            ],
+        },
+        {"sizes": 1, "without": ["epochs", "seed", "noise", "role", "fraction"]},
+    ],
+)
+def test_a_report_of_less_is_still_a_report(make_study: Callable[..., Path], parts: dict) -> None:
+    page = Page(build_report(make_study(**parts), bootstrap=0))
+    assert set(FIGURES) <= set(page.ids)
+    assert not re.search(r"\bnan\b", page.text)
+
+
+def test_importing_advice_loads_neither_torch_nor_what_draws() -> None:
+    code = (
+        "import sys, kdlaws.advice;"
+        "heavy = ('torch', 'pandas', 'matplotlib', 'jinja2', 'scipy');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
