@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from kdlaws.gates import apply_gates, trunk_is_over
 
 
@@ -54,6 +56,11 @@ def test_few_steps_need_a_validation_that_turned_up() -> None:
     assert statuses(run(300, 4.9)) == ["done"]
 
 
+def test_a_branch_that_diverged_later_is_no_validation_that_turned_up() -> None:
+    later = run(200, None, status="diverged")
+    assert statuses(run(100, 5.0), later) == ["undertrained", "diverged"]
+
+
 def test_a_student_above_its_bigram_line_is_undertrained() -> None:
     lines = {"bigram": [{"n_unique_tokens": 1000, "cross_entropy": 4.5}]}
     assert statuses(run(400, 4.6), reference=lines) == ["undertrained"]
@@ -64,3 +71,14 @@ def test_a_student_above_its_bigram_line_is_undertrained() -> None:
 
 def test_diverged_runs_stay_diverged() -> None:
     assert statuses(run(10, None, status="diverged")) == ["diverged"]
+
+
+@pytest.mark.parametrize("column", ["trunk", "n_steps", "epochs", "n_unique_tokens", "status"])
+@pytest.mark.parametrize("given", [{}, {"selected": False}])
+def test_a_record_that_lacks_what_the_rules_read_stays_as_it_is(
+    column: str, given: dict[str, Any]
+) -> None:
+    foreign = {name: value for name, value in run(100, 4.0).items() if name != column} | given
+    gated = apply_gates([foreign, foreign | {column: None}, run(200, 4.9, trunk="u")], None)
+    assert gated[:2] == [foreign, foreign | {column: None}]
+    assert gated[2]["status"] == "undertrained"

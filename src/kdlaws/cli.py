@@ -1,6 +1,7 @@
 """The command line. Each command parses, imports its wing, calls one function and prints."""
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="The folder of a stud
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; errors of ours print their message and set the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(args=None if argv is None else list(argv))
     except KdlawsError as error:
@@ -145,7 +147,10 @@ def _print_plan(planned: "Plan", rows: list[dict[str, Any]], workers: int) -> No
         "evaluation and the report come on top."
     )
     if not planned.text.exact:
-        print("Tokens are estimated as bytes / 3.6: no token stream has been made yet.")
+        print(
+            "Tokens are estimated as bytes / 3.6: no token stream has been made yet, so the last "
+            "eight digits of the names will differ."
+        )
 
 
 @app.command()
@@ -231,12 +236,16 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Fit a law to a table of runs, with intervals."""
-    from kdlaws import laws, tables
+    from kdlaws import laws, selection, tables
 
     known = laws.find(law)
-    loaded = tables.read_table(table, columns=columns, where=where)
-    ready = tables.law_columns(loaded, known.columns, n=n)
-    n_given = len(loaded.frame) + len(loaded.dropped)
+    chosen = selection.select(tables.read_table(table, columns=columns), where)
+    ready = selection.law_columns(chosen, known.columns, n=n)
+    notices = [laws.Notice(*notice) for notice in ready.notices]
+    for line in ready.dropped:
+        print(f"left out: {line}", file=sys.stderr)
+    for notice in notices:
+        print(f"{notice.code}: {notice.message}\n  {notice.remedy}", file=sys.stderr)
     fitted = laws.fit(
         ready.columns,
         law,
@@ -245,13 +254,12 @@ def fit(
         level=level,
         bootstrap=bootstrap,
         seed=seed,
-        source=loaded.source,
-        n_dropped=n_given - len(ready.columns["cross_entropy"]),
+        source=chosen.source,
+        n_dropped=ready.n_dropped,
+        notices=notices,
     )
     if out is not None:
         fitted.save(out)
-    for line in ready.dropped:
-        print(f"left out: {line}", file=sys.stderr)
     if as_json:
         print(json.dumps(fitted.to_dict(), indent=1))
     else:

@@ -6,11 +6,13 @@
   after it, or where it does not beat a smoothed bigram table of the tokens it saw.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 MIN_STEPS = 300
+_JUDGED_BY = ("trunk", "n_steps", "epochs", "n_unique_tokens", "status")
 
 Run = Mapping[str, Any]
 
@@ -25,18 +27,26 @@ def trunk_is_over(done: Sequence[Run], n_branches: int) -> bool:
 
 def _validation(run: Run) -> float:
     value = run.get("validation_cross_entropy")
-    return float("inf") if value is None else float(value)
+    return math.inf if value is None else float(value)
 
 
 def apply_gates(runs: Sequence[Run], reference: Run | None) -> list[dict[str, Any]]:
     """The runs with ``selected`` and the final ``status``.
 
-    ``reference`` is the study's reference.json, or None where it has not been measured.
+    ``reference`` is the study's reference.json, or None where it has not been measured. A record
+    from elsewhere that lacks what the rules read cannot be judged, and stays as it is.
     """
     trunks: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run["n_steps"]):
+    for run in sorted(filter(_can_be_judged, runs), key=lambda run: run["n_steps"]):
         trunks.setdefault(run["trunk"], []).append(run)
-    return [_gated(run, trunks[run["trunk"]], reference) for run in runs]
+    return [
+        _gated(run, trunks[run["trunk"]], reference) if _can_be_judged(run) else dict(run)
+        for run in runs
+    ]
+
+
+def _can_be_judged(run: Run) -> bool:
+    return all(run.get(column) is not None for column in _JUDGED_BY)
 
 
 def _gated(run: Run, trunk: Sequence[Run], reference: Run | None) -> dict[str, Any]:
@@ -47,13 +57,14 @@ def _gated(run: Run, trunk: Sequence[Run], reference: Run | None) -> dict[str, A
 
 
 def _is_selected(run: Run, trunk: Sequence[Run]) -> bool:
-    repeated = [each for each in trunk if each["epochs"] > 1]
-    return run["epochs"] <= 1 or min(repeated, key=_validation)["run_id"] == run["run_id"]
+    if run["epochs"] <= 1:
+        return True
+    return run is min((each for each in trunk if each["epochs"] > 1), key=_validation)
 
 
 def _trained_enough(run: Run, trunk: Sequence[Run], reference: Run | None) -> bool:
     longer = [each for each in trunk if each["n_steps"] > run["n_steps"]]
-    turned = any(_validation(each) > _validation(run) for each in longer)
+    turned = any(_validation(run) < _validation(each) < math.inf for each in longer)
     return (run["n_steps"] >= MIN_STEPS or turned) and _beats_bigram(run, reference)
 
 

@@ -16,7 +16,7 @@ from kdlaws.errors import KdlawsError
 from kdlaws.laws import LAWS, Fit, Parameter, fit
 from kdlaws.quantities import human
 from kdlaws.records import read_run, run_folders, write_text
-from kdlaws.tables import law_columns
+from kdlaws.selection import law_columns
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -81,7 +81,7 @@ def _fit(evidence: Evidence, law: str, method: str, bootstrap: int, seed: int) -
         bootstrap=bootstrap,
         seed=seed,
         source=evidence.table.source,
-        n_dropped=len(read.dropped),
+        n_dropped=read.n_dropped,
     )
 
 

@@ -48,7 +48,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class EvaluationSet:
     """The windows that every run is scored on."""
 
     stream: TokenStream
@@ -88,7 +88,7 @@ class Measures:
             self.kl.append(objectives.dense_kl(teacher_btv, logits_btv).double().mean(dim=1))
             self.n_agreed += int((teacher_btv.argmax(dim=-1) == choice_bt).sum())
 
-    def columns(self, test: TestSet) -> dict[str, float | None]:
+    def columns(self, test: EvaluationSet) -> dict[str, float | None]:
         nll = torch.cat(self.nll)
         cross_entropy = float(nll.mean())
         return {
@@ -127,7 +127,7 @@ def evaluate(study: Study, reporter: Reporter) -> Path:
         planned = plan_study(study, text)
         stream = text.stream("test")
         n_windows = stream.n_windows(study.n_ctx, study.corpus.test_tokens)
-        test = TestSet(stream, n_windows, study.n_ctx)
+        test = EvaluationSet(stream, n_windows, study.n_ctx)
         write_json(study.folder / REFERENCE, _reference(planned, text, test))
         _adopt_teachers(planned)
         _measure_missing(planned, text, test, reporter)
@@ -136,7 +136,7 @@ def evaluate(study: Study, reporter: Reporter) -> Path:
         return table
 
 
-def _reference(planned: Plan, text: Text, test: TestSet) -> dict[str, Any]:
+def _reference(planned: Plan, text: Text, test: EvaluationSet) -> dict[str, Any]:
     """Unigram and bigram lines at every amount of unique tokens that a student saw.
 
     Blocks are in random order, so the stream's first n tokens stand for any n of them.
@@ -168,7 +168,7 @@ def _adopt_teachers(planned: Plan) -> None:
             write_json(target, read_json(facts.folder / RECORD))
 
 
-def _measure_missing(planned: Plan, text: Text, test: TestSet, reporter: Reporter) -> None:
+def _measure_missing(planned: Plan, text: Text, test: EvaluationSet, reporter: Reporter) -> None:
     groups = list(_groups(planned, text, test))
     if not groups:
         return
@@ -189,7 +189,7 @@ def _all_shapes(groups: Sequence[tuple[TeacherFacts | None, list[Subject]]]) -> 
 
 
 def _groups(
-    planned: Plan, text: Text, test: TestSet
+    planned: Plan, text: Text, test: EvaluationSet
 ) -> Iterator[tuple[TeacherFacts | None, list[Subject]]]:
     """Unmeasured runs by teacher, the teachers themselves among those that have none."""
     by_teacher: dict[TeacherFacts | None, list[Subject]] = {}
@@ -217,7 +217,7 @@ def _loaded_teacher(facts: TeacherFacts, study_folder: Path) -> Subject:
     return Subject(facts.shape, facts.folder / WEIGHTS, study_folder / facts.run_id, {})
 
 
-def _is_measured(subject: Subject, test: TestSet) -> bool:
+def _is_measured(subject: Subject, test: EvaluationSet) -> bool:
     """Measured on this test set by this code, or beyond measuring because it diverged."""
     if read_json(subject.folder / RECORD)["status"] == "diverged":
         return True
@@ -225,7 +225,7 @@ def _is_measured(subject: Subject, test: TestSet) -> bool:
     return file.exists() and read_json(file).get("evaluation_sha256") == _identity(test)
 
 
-def _identity(test: TestSet) -> str:
+def _identity(test: EvaluationSet) -> str:
     return digest([EVALUATION_RECIPE, test.stream.sha256, test.n_windows, test.n_ctx])
 
 
@@ -249,7 +249,7 @@ def _latency(
 def _group_task(
     teacher: TeacherFacts | None,
     group: list[Subject],
-    test: TestSet,
+    test: EvaluationSet,
     speed: Mapping[str, Mapping[str, float | None]],
     rates: Mapping[Shape, float],
 ) -> Task:
@@ -271,7 +271,7 @@ def _group_task(
 def measure_group(
     teacher: TeacherFacts | None,
     group: Sequence[Subject],
-    test: TestSet,
+    test: EvaluationSet,
     on_tokens: Callable[[int], None],
 ) -> None:
     """Score every run of a group on the test windows and write what was measured beside it."""

@@ -108,9 +108,8 @@ class LocalProcesses:
     ) -> dict[str, BaseException]:
         """Run every task; the errors of those that failed, or could not start, by task name.
 
-        Raises StoppedError on Ctrl-C or SIGTERM; whatever was finished is on disk.
+        Raises StoppedError on KeyboardInterrupt; whatever was finished is on disk.
         """
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return self._run(list(tasks), on_tokens)
         except KeyboardInterrupt:
@@ -125,7 +124,6 @@ class LocalProcesses:
             ) from None
         finally:
             self._pool.shutdown(cancel_futures=True)
-            signal.signal(signal.SIGTERM, previous)
 
     def _run(
         self, waiting: list[Task], on_tokens: Callable[[Task, int], None]

@@ -87,10 +87,14 @@ def train_trunk(job: TrunkJob, on_tokens: Callable[[int], None]) -> None:
     if pending and not job.is_over():
         trunk = _Trunk(job, on_tokens)
         trunk.resume(latest=_cooldown_start(job, pending[0]))
-        for branch in pending:
-            trunk.train_branch(branch)
-            if job.is_over():
-                break
+        try:
+            for branch in pending:
+                trunk.train_branch(branch)
+                if job.is_over():
+                    break
+        except BaseException:
+            trunk.save_if_on_trunk()
+            raise
     shutil.rmtree(job.trunk_folder, ignore_errors=True)
 
 
@@ -111,6 +115,7 @@ class _Trunk:
         self.sampler = Sampler(job.first.n_windows, batch // shape.n_ctx, job.first.run.seed)
         self.progress = Progress()
         self.diverged = False
+        self._cooling = False
         self._saved_at = time.monotonic()
 
     def _new_map(self) -> nn.Linear | None:
@@ -143,12 +148,14 @@ class _Trunk:
         if branch is not self.job.branches[-1] and not self.diverged:
             self._save()
         trunk_progress = self._copy_progress()
+        self._cooling = True
         while self.progress.step < branch.n_steps and not self.diverged:
             done = (self.progress.step - start) / (branch.n_steps - start)
             self._step(1.0 - math.sqrt(done))
         self._finish(branch)
         self._restore(at_start)
         self.progress = trunk_progress
+        self._cooling = False
 
     def _step(self, rate_factor: float) -> None:
         wall, cpu = time.monotonic(), time.process_time()
@@ -304,6 +311,11 @@ class _Trunk:
             if old != weights:
                 old.unlink()
         self._saved_at = time.monotonic()
+
+    def save_if_on_trunk(self) -> None:
+        """Called when training is stopped; a cooldown is done again from its start."""
+        if not self._cooling:
+            self._save()
 
     def resume(self, latest: int) -> None:
         """Go on from the checkpoint, if there is one from no later than step ``latest``."""

@@ -33,6 +33,7 @@ def fit(
     seed: int = 0,
     source: Mapping[str, str | None] | None = None,
     n_dropped: int = 0,
+    notices: Sequence[Notice] = (),
 ) -> Fit:
     """Fit ``law`` to runs, one value of each column per run.
 
@@ -40,7 +41,7 @@ def fit(
     ``n_tokens``, or ``flops`` (6*N*D where it is absent, with a warning). Runs of one ``trunk``
     share their training and are resampled together; without it every run is its own. ``level``
     is the intervals', ``bootstrap`` the number of refits (0: no intervals). ``source`` (file,
-    sha256) and ``n_dropped`` are only carried along.
+    sha256), ``n_dropped`` and ``notices`` (the first of the warnings) are only carried along.
 
     Raises InputError for an unknown law or argument, TableError for columns that cannot be fitted.
     """
@@ -54,7 +55,7 @@ def fit(
     undetermined = undetermined_by_design(form, runs, n_column)
     estimates = parameters(fitted, refits, level, undetermined)
     holdout = back_test(form, runs, n_column, bootstrap, back_test_rng)
-    notices = (
+    found = (
         *_flops_notices("flops" in columns, form, n_column),
         *_convergence_notices(fitted),
         *cluster_notices(int(runs.cluster.max()) + 1, trunk is not None),
@@ -76,7 +77,7 @@ def fit(
         holdout=holdout,
         seed=seed,
         inputs={"file": None, "sha256": None, **(source or {})},
-        warnings=notices,
+        warnings=(*notices, *found),
         samples=fitted.values(refits),
     )
 
