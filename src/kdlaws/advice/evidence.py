@@ -273,7 +273,7 @@ def _whole(frame: "DataFrame") -> "DataFrame":
     whole["perplexity"] = whole["perplexity"].fillna(whole["cross_entropy"].map(math.exp))
     whole["selected"] = whole["selected"].eq(True)
     whole["status"] = whole["status"].fillna("done")
-    return whole
+    return whole.copy()  # in one piece again after the columns that were set
 
 
 def _first_known(*columns: Iterable[float]) -> float:
