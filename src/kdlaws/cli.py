@@ -14,7 +14,7 @@ from rich.table import Table
 
 import kdlaws
 from kdlaws import shapes
-from kdlaws.errors import KdlawsError
+from kdlaws.errors import KdlawsError, StoppedError
 from kdlaws.quantities import human
 from kdlaws.records import SCHEMA, finite
 
@@ -45,15 +45,17 @@ Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="The folder of a stud
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; errors of ours print their message and set the exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app(args=None if argv is None else list(argv))
     except KdlawsError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(75)
+
+
+def _stop(*_: object) -> None:
+    raise StoppedError("stopped", remedy="the same command goes on from here; finished runs stay")
 
 
 def version(value: bool) -> None:

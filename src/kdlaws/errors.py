@@ -6,7 +6,6 @@ KdlawsError                 exit code 1: a computation failed
 │   ├── TableError              a run table, or one of its columns
 │   ├── ArtefactError           a file of ours that does not belong to what reads it
 │   └── MissingExtraError       an optional dependency is not installed
-├── FitError                a law could not be fitted
 ├── AllDivergedError        exit code 3: every run diverged
 └── StoppedError            exit code 75: interrupted, and resumable
 
@@ -53,10 +52,6 @@ class ArtefactError(InputError):
 
 
 class MissingExtraError(InputError):
-    pass
-
-
-class FitError(KdlawsError):
     pass
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from kdlaws.config import Study
 from kdlaws.errors import InputError
 from kdlaws.lab import latency, students
-from kdlaws.lab.evaluate import Measures, Subject, EvaluationSet, evaluate, measure_group
+from kdlaws.lab.evaluate import EvaluationSet, Measures, Subject, evaluate, measure_group
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.tokens import Text
 from kdlaws.records import write_json
@@ -36,7 +36,9 @@ def measured(folder: Path) -> dict[str, float]:
     return json.loads((folder / "evaluation.json").read_text())
 
 
-def test_cross_entropy_is_that_of_the_librarys_loss(test_set: EvaluationSet, tmp_path: Path) -> None:
+def test_cross_entropy_is_that_of_the_librarys_loss(
+    test_set: EvaluationSet, tmp_path: Path
+) -> None:
     each = subject(tmp_path / "s", seed=0)
     measure_group(None, [each], test_set, lambda _: None)
     inputs, targets = test_set.stream.windows(np.arange(20), 32)
@@ -51,7 +53,9 @@ def test_cross_entropy_is_that_of_the_librarys_loss(test_set: EvaluationSet, tmp
     assert found["extra"] == 1
 
 
-def test_the_standard_error_is_that_of_the_kept_losses(test_set: EvaluationSet, tmp_path: Path) -> None:
+def test_the_standard_error_is_that_of_the_kept_losses(
+    test_set: EvaluationSet, tmp_path: Path
+) -> None:
     measure_group(None, [subject(tmp_path / "s", 0)], test_set, lambda _: None)
     losses = np.load(tmp_path / "s" / "evaluation.npz")["nll"]
     found = measured(tmp_path / "s")
@@ -70,7 +74,9 @@ def test_bits_per_byte_of_a_uniform_guess(test_set: EvaluationSet) -> None:
     assert measures.columns(test_set)["bits_per_byte"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_student_that_is_its_teacher_agrees_wholly(test_set: EvaluationSet, tmp_path: Path) -> None:
+def test_a_student_that_is_its_teacher_agrees_wholly(
+    test_set: EvaluationSet, tmp_path: Path
+) -> None:
     each = subject(tmp_path / "s", 3)
     twin = TeacherFacts("s", "s", each.shape, 1, "", tmp_path / "s")
     measure_group(twin, [each, subject(tmp_path / "other", 4)], test_set, lambda _: None)

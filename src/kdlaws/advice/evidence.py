@@ -165,7 +165,12 @@ def load(folder: Path, *, fits: Mapping[str, Fit] | None = None) -> Evidence:
 
     Raises TableError where the table cannot be read, ArtefactError where another file cannot.
     """
-    table = read_table(folder / "table.csv")
+    file = folder / "table.csv"
+    if not file.exists():
+        raise TableError(
+            "there is no table.csv yet", where=str(folder), remedy="run evaluate first"
+        )
+    table = read_table(file)
     reference = folder / "reference.json"
     if fits is None:
         fits = {path.stem: Fit.load(path) for path in sorted((folder / "fits").glob("*.json"))}

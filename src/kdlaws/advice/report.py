@@ -12,7 +12,7 @@ from kdlaws.advice.captions import counted, listed, percent
 from kdlaws.advice.evidence import Evidence, N, load, one_pass
 from kdlaws.advice.figures import describe
 from kdlaws.advice.picture import COLOURS, Figure
-from kdlaws.errors import KdlawsError
+from kdlaws.errors import InputError
 from kdlaws.laws import LAWS, Fit, Parameter, fit
 from kdlaws.quantities import human
 from kdlaws.records import read_run, run_folders, write_text
@@ -64,7 +64,7 @@ def _fit_all(
         try:
             fits[name] = _fit(evidence, law, method, bootstrap, seed)
             fits[name].save(path)
-        except KdlawsError as error:
+        except InputError as error:
             failures[name] = str(error)
             path.unlink(missing_ok=True)
     return fits, failures

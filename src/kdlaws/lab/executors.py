@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
-from kdlaws.errors import KdlawsError, StoppedError
+from kdlaws.errors import KdlawsError
 
 _REPORT_SECONDS = 0.25
 
@@ -108,21 +108,18 @@ class LocalProcesses:
     ) -> dict[str, BaseException]:
         """Run every task; the errors of those that failed, or could not start, by task name.
 
-        Raises StoppedError on KeyboardInterrupt; whatever was finished is on disk.
+        Raises KdlawsError when a worker dies. However it ends, running tasks are asked to stop;
+        whatever was finished is on disk.
         """
         try:
             return self._run(list(tasks), on_tokens)
-        except KeyboardInterrupt:
-            self._stop.set()
-            raise StoppedError(
-                "stopped", remedy="the same command goes on from here; finished runs are kept"
-            ) from None
         except BrokenProcessPool:
             raise KdlawsError(
                 "a worker process died, perhaps for want of memory",
                 remedy="the same command goes on from here; try workers=1",
             ) from None
         finally:
+            self._stop.set()
             self._pool.shutdown(cancel_futures=True)
 
     def _run(

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from kdlaws.config import Study
-from kdlaws.errors import AllDivergedError, KdlawsError
+from kdlaws.errors import AllDivergedError, ConfigError, KdlawsError
 from kdlaws.lab import cache, teachers, tokens
 from kdlaws.lab.cache import CacheSpec
 from kdlaws.lab.executors import LocalProcesses, Task
@@ -42,6 +43,8 @@ def train(study: Study, reporter: Reporter) -> Plan:
     Raises StoppedError when interrupted, AllDivergedError when no run reached its end, and
     KdlawsError when some runs failed; runs that landed are kept in each case.
     """
+    if study.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: torch finds no CUDA device", remedy="set device=cpu")
     study.folder.mkdir(parents=True, exist_ok=True)
     with study_lock(study.folder):
         text = Text(study)
