@@ -34,7 +34,7 @@ EVALUATION_RECIPE = 1
 
 CALIBRATION_BINS = 15
 BATCH_WINDOWS = 16
-GROUP_SIZE = 12
+GROUP_RUNS, GROUP_PARAMS = 24, 100_000_000  # measured together; what they hold in memory
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,19 @@ def _groups(
             by_teacher.setdefault(None, []).append(_loaded_teacher(facts, planned.study.folder))
     for teacher, subjects in by_teacher.items():
         missing = [each for each in subjects if not _is_measured(each, test)]
-        for start in range(0, len(missing), GROUP_SIZE):
-            yield teacher, missing[start : start + GROUP_SIZE]
+        yield from ((teacher, group) for group in _divide(missing))
+
+
+def _divide(subjects: Sequence[Subject]) -> Iterator[list[Subject]]:
+    group: list[Subject] = []
+    for subject in subjects:
+        n_params = sum(each.shape.n_params for each in [*group, subject])
+        if group and (len(group) == GROUP_RUNS or n_params > GROUP_PARAMS):
+            yield group
+            group = []
+        group.append(subject)
+    if group:
+        yield group
 
 
 def _subject(planned_run: PlannedRun, planned: Plan, text: Text) -> Subject:
