@@ -183,8 +183,13 @@ def load(folder: Path, *, fits: Mapping[str, Fit] | None = None) -> Evidence:
 
 
 def done(rows: "DataFrame") -> "DataFrame":
-    """The rows that laws and comparisons may read."""
+    """The rows that laws may read."""
     return rows[(rows["status"] == "done") & rows["cross_entropy"].notna()]
+
+
+def measured(rows: "DataFrame") -> "DataFrame":
+    """The rows that comparisons at equal size and text may read: a gate guards laws only."""
+    return rows[rows["status"].isin(["done", "undertrained"]) & rows["cross_entropy"].notna()]
 
 
 def undertrained(rows: "DataFrame") -> "DataFrame":
@@ -222,7 +227,8 @@ def paired(
     Pairs share size and seed. At fraction 1 they also share ``n_tokens``, and the longest common
     branch is taken; where data repeat, each method is at its own best number of epochs.
     """
-    ours, theirs = done(evidence.of(method, teacher=teacher)), done(evidence.of("scratch"))
+    ours = measured(evidence.of(method, teacher=teacher))
+    theirs = measured(evidence.of("scratch"))
     ours, theirs = (rows[rows["fraction"] == fraction] for rows in (ours, theirs))
     select, keys = (one_pass, [N, "seed", "n_tokens"]) if fraction == 1 else (repeated, [N, "seed"])
     pairs: DataFrame = select(ours).merge(select(theirs), on=keys, suffixes=("", "_scratch"))

@@ -19,12 +19,13 @@ from kdlaws.advice.evidence import (
     done,
     full_pass,
     load,
+    measured,
     one_pass,
     paired,
     pareto,
     repeated,
 )
-from kdlaws.advice.marks import colour, curve, floats, measured, points
+from kdlaws.advice.marks import colour, curve, floats, points
 from kdlaws.advice.picture import MARKERS, Axis, Curve, Figure, Panel, Reference, Series
 from kdlaws.quantities import human
 
@@ -233,7 +234,7 @@ def compression(evidence: Evidence) -> Figure:
 def _gap_panel(evidence: Evidence, distilled: Sequence[tuple[str, Teacher]]) -> Panel:
     series: list[Series] = []
     for method, teacher in distilled:
-        rows = full_pass(done(evidence.of(method, teacher=teacher)))
+        rows = full_pass(measured(evidence.of(method, teacher=teacher)))
         gaps = rows["cross_entropy"] - teacher.cross_entropy
         series += _by_compression(evidence, method, teacher, rows[N], gaps)
     return Panel(

@@ -11,6 +11,7 @@ from kdlaws.advice.evidence import (
     done,
     full_pass,
     gain,
+    measured,
     one_pass,
     paired,
     repeated,
@@ -25,7 +26,7 @@ FEW_TRUNKS = 10
 
 def teacher_margin(evidence: Evidence) -> float | None:
     """Nats from the main teacher up to the best scratch student on clean data."""
-    best, teacher = done(evidence.of("scratch"))["cross_entropy"].min(), evidence.main_teacher
+    best, teacher = measured(evidence.of("scratch"))["cross_entropy"].min(), evidence.main_teacher
     margin = best - teacher.cross_entropy if teacher else math.nan
     return None if math.isnan(margin) else float(margin)
 
@@ -39,7 +40,7 @@ def margin_needed(evidence: Evidence) -> float:
 
 def seed_spread(evidence: Evidence) -> dict[float, tuple[int, float]]:
     """N -> number of seeds and their standard deviation in nats, full scratch runs."""
-    sizes = by_size(full_pass(done(evidence.of("scratch"))))
+    sizes = by_size(full_pass(measured(evidence.of("scratch"))))
     return {
         size: (len(rows), float(rows["cross_entropy"].std()))
         for size, rows in sizes.items()
@@ -143,7 +144,7 @@ def _ratios(evidence: Evidence) -> str:
 
 
 def _repeats(evidence: Evidence) -> str:
-    rows = repeated(done(evidence.comparable))
+    rows = repeated(measured(evidence.comparable))
     if rows.empty:
         return "What repeating data costs: no run repeats its data."
     unique = rows["n_unique_tokens"].nunique()

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def measured(rows: "DataFrame") -> "DataFrame":
-    """What can be drawn: the runs that laws read, and those that are undertrained."""
-    return rows[rows["cross_entropy"].notna() & rows["status"].isin(["done", "undertrained"])]
-
-
 def points(
     rows: "DataFrame",
     x: str,

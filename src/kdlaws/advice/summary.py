@@ -74,17 +74,17 @@ def _law(evidence: Evidence, method: str) -> str:
     if fit is None:
         number = len(one_pass(done(evidence.of(method))))
         return f"{method.capitalize()} law: not fitted, {counted(number, 'one-pass run')}"
-    exponents = ", ".join(
-        f"{name} {_parameter(fit.parameters[name])}" for name in ("alpha", "beta")
-    )
-    return f"{method.capitalize()} law: {exponents} ({percent(fit.level)}){_error(fit)}"
+    exponents = {name: fit.parameters[name] for name in ("alpha", "beta")}
+    values = ", ".join(f"{name} {_parameter(each)}" for name, each in exponents.items())
+    vague = not all(each.identified for each in exponents.values())
+    level = f"{percent(fit.level)}; * not identified" if vague else percent(fit.level)
+    return f"{method.capitalize()} law: {values} ({level}){'' if vague else _error(fit)}"
 
 
 def _parameter(parameter: Parameter) -> str:
-    if not parameter.identified:
-        return f"{parameter.value:.2f} unidentified"
     lo, hi = ("open" if end is None else f"{end:.2f}" for end in (parameter.lo, parameter.hi))
-    return f"{parameter.value:.2f} [{lo}, {hi}]"
+    mark = "" if parameter.identified else "*"
+    return f"{parameter.value:.2f} [{lo}, {hi}]{mark}"
 
 
 def _error(fit: Fit) -> str:
