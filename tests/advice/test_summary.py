@@ -85,8 +85,8 @@ def test_parameters_that_one_size_cannot_identify_are_called_so(
     fit_study(folder, bootstrap=50)
     found = lines(folder)
     assert "alpha" in found[2]
-    assert "unidentified" in found[2]
-    assert "[" not in found[2].split("beta")[0]
+    assert "* not identified" in found[2]
+    assert "[open, open]*" in found[2].split("beta")[0]
 
 
 def test_limits_follow_from_the_design(evidence: Evidence) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
 from kdlaws.config import Study
 from kdlaws.errors import InputError
 from kdlaws.lab import latency, students
-from kdlaws.lab.evaluate import EvaluationSet, Measures, Subject, evaluate, measure_group
+from kdlaws.lab.evaluate import Subject, evaluate, measure_group
+from kdlaws.lab.measures import EvaluationSet, Measures, TeacherOutput
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.tokens import Text
 from kdlaws.records import write_json
@@ -86,6 +88,16 @@ def test_a_student_that_is_its_teacher_agrees_wholly(
     assert same["teacher_cross_entropy"] == pytest.approx(same["cross_entropy"], abs=1e-9)
     assert other["agreement"] < 1
     assert other["kl_to_teacher"] > 0
+
+
+def test_kl_to_the_teacher_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = (
+        torch.randn(2, 3, 7, dtype=torch.float64, generator=generator) for _ in "ts"
+    )
+    expected = kl_divergence(Categorical(logits=teacher), Categorical(logits=student))
+    found = TeacherOutput.of(teacher).kl_to(F.log_softmax(student, dim=-1))
+    torch.testing.assert_close(found, expected)
 
 
 def test_calibration_error_of_a_known_case() -> None:

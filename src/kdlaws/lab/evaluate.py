@@ -3,28 +3,26 @@
 Students of one teacher are measured together, so that the teacher reads the test split once.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from kdlaws import tables
 from kdlaws.config import Study
 from kdlaws.errors import InputError
-from kdlaws.lab import latency, objectives, students
+from kdlaws.lab import latency, students
 from kdlaws.lab.executors import LocalProcesses, Task
+from kdlaws.lab.measures import EvaluationSet, Measures, TeacherOutput
 from kdlaws.lab.probe import seconds_per_token
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.reference import Bigram, bigram_line
 from kdlaws.lab.sweep import plan_study, raise_for, study_lock, teacher_overlap
 from kdlaws.lab.teachers import WEIGHTS, load_model, load_teacher
-from kdlaws.lab.tokens import Text, TokenStream
+from kdlaws.lab.tokens import Text
 from kdlaws.records import EVALUATION, PLAN, RECORD, REFERENCE, digest, read_json, write_json
 from kdlaws.shapes import Shape
 from kdlaws.study import Plan, PlannedRun, TeacherFacts
@@ -32,8 +30,6 @@ from kdlaws.study import Plan, PlannedRun, TeacherFacts
 EVALUATION_RECIPE = 1
 """Raised whenever the numerics of evaluation change."""
 
-CALIBRATION_BINS = 15
-BATCH_WINDOWS = 16
 GROUP_RUNS, GROUP_PARAMS = 24, 100_000_000  # measured together; what they hold in memory
 
 
@@ -45,72 +41,6 @@ class Subject:
     weights: Path
     folder: Path
     columns: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """The windows that every run is scored on."""
-
-    stream: TokenStream
-    n_windows: int
-    n_ctx: int
-
-    @property
-    def n_tokens(self) -> int:
-        return self.n_windows * self.n_ctx
-
-    @property
-    def tokens_per_byte(self) -> float:
-        return self.stream.n_tokens / self.stream.n_bytes
-
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, self.n_windows, BATCH_WINDOWS):
-            rows = np.arange(start, min(start + BATCH_WINDOWS, self.n_windows))
-            inputs_bt, targets_bt = self.stream.windows(rows, self.n_ctx)
-            yield torch.from_numpy(inputs_bt), torch.from_numpy(targets_bt)
-
-
-@dataclass
-class Measures:
-    """Sums over test windows, batch by batch."""
-
-    nll: list[Tensor] = field(default_factory=list)  # mean nats per token, one a window
-    kl: list[Tensor] = field(default_factory=list)
-    n_agreed: int = 0
-    calibration: Tensor = field(default_factory=lambda: torch.zeros(CALIBRATION_BINS))
-
-    def add(self, logits_btv: Tensor, targets_bt: Tensor, teacher_btv: Tensor | None) -> None:
-        nll_bt = F.cross_entropy(logits_btv.transpose(1, 2), targets_bt, reduction="none")
-        self.nll.append(nll_bt.double().mean(dim=1))
-        confidence_bt, choice_bt = logits_btv.softmax(dim=-1).max(dim=-1)
-        self.calibration += _confidence_minus_accuracy(confidence_bt, choice_bt == targets_bt)
-        if teacher_btv is not None:
-            self.kl.append(objectives.dense_kl(teacher_btv, logits_btv).double().mean(dim=1))
-            self.n_agreed += int((teacher_btv.argmax(dim=-1) == choice_bt).sum())
-
-    def columns(self, test: EvaluationSet) -> dict[str, float | None]:
-        nll = torch.cat(self.nll)
-        cross_entropy = float(nll.mean())
-        return {
-            "cross_entropy": cross_entropy,
-            "cross_entropy_se": float(nll.std()) / math.sqrt(len(nll)),
-            "perplexity": math.exp(cross_entropy),
-            "bits_per_byte": cross_entropy / math.log(2) * test.tokens_per_byte,
-            "kl_to_teacher": float(torch.cat(self.kl).mean()) if self.kl else None,
-            "agreement": self.n_agreed / test.n_tokens if self.kl else None,
-            "calibration_error": float(self.calibration.abs().sum()) / test.n_tokens,
-        }
-
-
-def _confidence_minus_accuracy(confidence_bt: Tensor, correct_bt: Tensor) -> Tensor:
-    """Per bin of confidence, the sum of confidence minus correctness: [CALIBRATION_BINS].
-
-    Summed over all tokens, absolute and divided by their number this is the expected calibration
-    error (Guo et al. 2017, 1706.04599, equation 3).
-    """
-    bins = (confidence_bt * CALIBRATION_BINS).long().clamp_(max=CALIBRATION_BINS - 1)
-    excess = confidence_bt - correct_bt.float()
-    return torch.zeros(CALIBRATION_BINS).scatter_add_(0, bins.flatten(), excess.flatten())
 
 
 def evaluate(study: Study, reporter: Reporter) -> Path:
@@ -293,12 +223,14 @@ def measure_group(
     of_teacher = Measures()
     for inputs_bt, targets_bt in test.batches():
         with torch.inference_mode():
-            teacher_btv = students.forward(taught_by, inputs_bt)[1] if taught_by else None
-            if teacher_btv is not None:
+            said = None
+            if taught_by is not None:
+                _, teacher_btv = students.forward(taught_by, inputs_bt)
                 of_teacher.add(teacher_btv, targets_bt, None)
+                said = TeacherOutput.of(teacher_btv)
             for model, measure in zip(models, measures, strict=True):
                 _, logits_btv = students.forward(model, inputs_bt)
-                measure.add(logits_btv, targets_bt, teacher_btv)
+                measure.add(logits_btv, targets_bt, said)
         on_tokens(targets_bt.numel())
     shared = {
         "teacher_cross_entropy": of_teacher.columns(test)["cross_entropy"] if teacher else None,

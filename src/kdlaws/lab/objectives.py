@@ -4,7 +4,6 @@ Legend: b sequences, t positions, v vocabulary, k draws, d width of a hidden sta
 are the teacher's and the student's next-token distributions; T is the softmax temperature.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -65,10 +64,3 @@ def embedding_loss(
     """CE + embedding_weight (1 - R^2)."""
     hidden = unexplained(mapped_btd, standardised_btd)
     return cross_entropy(logits_btv, targets_bt) + embedding_weight * hidden
-
-
-def dense_kl(teacher_logits_btv: Tensor, logits_btv: Tensor) -> Tensor:
-    """KL(p_T || p_S) at each position: [b, t]."""
-    log_t = F.log_softmax(teacher_logits_btv, dim=-1)
-    log_s = F.log_softmax(logits_btv, dim=-1)
-    return torch.sum(log_t.exp() * (log_t - log_s), dim=-1)
