@@ -17,6 +17,7 @@ from kdlaws.errors import ArtefactError
 SCHEMA = 1
 RECORD, EVALUATION = "record.json", "evaluation.json"
 PLAN, REFERENCE = "plan.json", "reference.json"
+WEIGHTS = Path("model") / "model.safetensors"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from kdlaws.config import Method, Students, Study
 from kdlaws.errors import ArtefactError, ConfigError
-from kdlaws.records import RECORD, SCHEMA, digest, file_digest, read_run
+from kdlaws.records import RECORD, SCHEMA, WEIGHTS, digest, file_digest, read_run
 from kdlaws.shapes import Flops, Shape, run_flops, shape
 
 RECIPE = 1
@@ -162,17 +162,23 @@ def _settings(block: Students, method: Method) -> Iterable[tuple[Any, Any, Any, 
 
 def load_teacher_facts(name: str, folder: Path) -> TeacherFacts:
     """A teacher that is a finished run's folder: its record, and the hash of its weights."""
-    weights = folder / "model" / "model.safetensors"
+    weights = folder / WEIGHTS
     if not (folder / RECORD).exists() or not weights.exists():
         raise ConfigError(
             f"teachers.{name}.run: {folder} is not the folder of a finished run",
-            remedy=f"it needs {RECORD} and model/model.safetensors; `make teachers` makes ours",
+            remedy=f"it needs {RECORD} and {WEIGHTS}; `make teachers` makes ours",
         )
-    record = read_run(folder)
+    record, sha256 = read_run(folder), file_digest(weights)
+    if record.get("weights_sha256") != sha256:
+        raise ArtefactError(
+            f"these are not the weights that {RECORD} was written for",
+            where=str(weights),
+            remedy="restore the file, or train the teacher again",
+        )
     try:
         return TeacherFacts(
             run_id=record["run_id"],
-            identity=file_digest(weights),
+            identity=sha256,
             shape=shape(record["size"], n_vocab=record["n_vocab"], n_ctx=record["n_ctx"]),
             n_tokens=record["n_tokens"],
             tokenizer_sha256=record["tokenizer_sha256"],

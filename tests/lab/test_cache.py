@@ -27,8 +27,18 @@ def spec(tiny_study: Study, tmp_path: Path) -> CacheSpec:
     students.build(each, seed=1).save_pretrained(folder / "model")
     write_json(folder / "record.json", {"run_id": "teacher"})
     facts = TeacherFacts("teacher", "teacher", each, 1, text.tokenizer_sha256, folder)
-    stream = text.stream("student")
-    return CacheSpec(facts, stream, 40, 32, (1.0, 2.0), True, draws=16, slices=3)
+    return CacheSpec(
+        teacher=facts,
+        stream=text.stream("student"),
+        validation=text.stream("validation"),
+        n_windows=40,
+        n_validation_windows=8,
+        n_ctx=32,
+        temperatures=(1.0, 2.0),
+        with_hidden=True,
+        draws=16,
+        slices=3,
+    )
 
 
 @pytest.fixture
@@ -87,6 +97,30 @@ def test_hidden_states_are_the_teachers_up_to_shift_and_one_scale(
     stored = built.hidden(ROWS)
     shift = (raw - raw[:1, :1]) / built.manifest["hidden_scale"]
     torch.testing.assert_close(stored - stored[:1, :1], shift, rtol=1e-2, atol=5e-3)
+
+
+def test_validation_states_are_centred_and_scaled_by_the_training_stream(
+    spec: CacheSpec, built: TeacherCache
+) -> None:
+    rows = np.arange(2)
+    inputs, _ = spec.validation.windows(rows, spec.n_ctx)
+    with torch.inference_mode():
+        raw, _ = students.forward(load_teacher(spec.teacher), torch.from_numpy(inputs))
+    everywhere, _ = teacher_outputs(spec, np.arange(spec.n_windows))
+    centred = raw - everywhere.mean(dim=(0, 1))
+    scale = (everywhere - everywhere.mean(dim=(0, 1))).square().mean().sqrt()
+    stored = built.hidden(rows, validation=True)
+    torch.testing.assert_close(stored, centred / scale, rtol=1e-2, atol=5e-3)
+
+
+def test_the_rank_floor_is_what_the_best_projection_leaves(built: TeacherCache) -> None:
+    """Eckart and Young: the residual of the rank-k truncated singular value decomposition."""
+    z = built.hidden(np.arange(40)).flatten(0, 1).double()
+    singular = torch.linalg.svdvals(z - z.mean(dim=0)).square()
+    for k in (1, 8, 32):
+        expected = float(singular[k:].sum() / singular.sum())
+        assert built.rank_floor(k) == pytest.approx(expected, rel=1e-3)
+    assert built.rank_floor(64) == 0
 
 
 def test_building_twice_gives_the_same_bytes(spec: CacheSpec, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from kdlaws.config import Study, load_study
-from kdlaws.lab import trainer
+from kdlaws.lab import cache, trainer
 from kdlaws.lab.sweep import Tasks, plan_study
 from kdlaws.lab.tokens import Text
 from kdlaws.lab.trainer import TrunkJob, train_trunk
@@ -29,6 +29,12 @@ def jobs(study: Study) -> dict[str, TrunkJob]:
         for job in every
         if job.first.run.role == "student"
     }
+
+
+def teacher_job(study: Study) -> TrunkJob:
+    text = Text(study)
+    planned = plan_study(study, text)
+    return Tasks(planned, text, {}).job([planned.runs[0]])
 
 
 def weights(job: TrunkJob, index: int) -> dict[str, torch.Tensor]:
@@ -128,3 +134,14 @@ def test_a_repeated_trunk_stops_once_validation_rises(tmp_path: Path, tiny_study
     assert [job.is_done(branch) for branch in job.branches] == [True, True, False, False]
     first, second = (read_json(job.folder / b.run_id / RECORD) for b in job.branches[:2])
     assert second["validation_cross_entropy"] > first["validation_cross_entropy"]
+
+
+def test_embedding_records_what_it_left_unexplained(tiny_study: Study) -> None:
+    """Between what its width allows and all of it: an untrained map explains nothing."""
+    job = jobs(tiny_study)["embedding-1"]
+    assert job.cache is not None
+    train_trunk(teacher_job(tiny_study), silent)
+    cache.build(job.cache, job.folder / "cache", silent)
+    train_trunk(job, silent)
+    record = read_json(job.folder / job.branches[-1].run_id / RECORD)
+    assert record["rank_floor"] < record["validation_unexplained"] < 1

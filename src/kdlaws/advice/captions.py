@@ -48,8 +48,14 @@ def scaling(evidence: Evidence, rows: "Mapping[str, DataFrame]") -> str:
     without = f"; {listed(lacking)}: no law, means joined" if lacking else ""
     return (
         f"After one pass over {tokens} tokens, {listed(falls)}. Bars are one standard error over "
-        f"test sequences{bands}{without}.{_hollow(rows.values())}"
+        f"test sequences{bands}{without}.{_hollow(rows.values())}{_unigram(evidence)}"
     )
+
+
+def _unigram(evidence: Evidence) -> str:
+    """The line that every model is far below, so that a figure need not reach up to it."""
+    known = evidence.unigram
+    return "" if known is None else f" A unigram table has {known:.2f} nats, off the figure."
 
 
 def _fall(method: str, rows: "DataFrame") -> str:

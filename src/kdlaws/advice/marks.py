@@ -47,12 +47,12 @@ def curve(
     label: str,
     method: str,
 ) -> Curve:
-    """The law with its band inside what was measured; without a law, the points' means joined."""
-    rows = done(rows) if len(done(rows)) else rows
-    if fit is None or fit.n_column != N:
+    """The law with its band where its runs are; without a law or its runs, the means joined."""
+    read = done(rows)
+    if fit is None or fit.n_column != N or read.empty:
         means = rows.groupby(along)["cross_entropy"].mean()
         return Curve(label, floats(means.index), floats(means), colour=colour(method))
-    x: NDArray[np.float64] = np.geomspace(rows[along].min(), rows[along].max(), 60)
+    x: NDArray[np.float64] = np.geomspace(read[along].min(), read[along].max(), 60)
     columns = {along: x} | {name: np.full_like(x, value) for name, value in fixed.items()}
     band = [floats(end) for end in fit.band(columns) if np.isfinite(end).all()]
     lo, hi = band if len(band) == 2 else ((), ())

@@ -2,8 +2,8 @@
 
 A cache holds, for each position of a token stream that students read: ids drawn from the teacher's
 next-token distribution, that distribution's entropy and, where students need it, the teacher's
-last hidden state. Window i of the cache belongs to window i of the stream. The manifest names the
-teacher and the stream; a cache of anything else is refused.
+last hidden state, there and on the validation windows. Window i of the cache belongs to window i of
+the stream. The manifest names the teacher and the streams; a cache of anything else is refused.
 """
 
 import shutil
@@ -35,7 +35,9 @@ class CacheSpec:
 
     teacher: TeacherFacts
     stream: TokenStream
+    validation: TokenStream
     n_windows: int
+    n_validation_windows: int
     n_ctx: int
     temperatures: tuple[float, ...]
     with_hidden: bool
@@ -51,6 +53,7 @@ class CacheSpec:
             "n_ctx": self.n_ctx,
             "temperatures": list(self.temperatures),
             "with_hidden": self.with_hidden,
+            "validation": [self.validation.sha256, self.n_validation_windows],
             "draws": self.draws,
             "slices": self.slices,
         }
@@ -92,11 +95,19 @@ class TeacherCache:
         """Entropy of the teacher's distribution, nats: [b, t]."""
         return torch.from_numpy(self._arrays[f"entropy-{temperature:g}"][windows])
 
-    def hidden(self, windows: np.ndarray) -> Tensor:
-        """Hidden states, centred and divided by one scalar to mean square 1: [b, t, d_teacher]."""
-        raw = torch.from_numpy(self._arrays["hidden"][windows].astype(np.float32))
+    def hidden(self, windows: np.ndarray, *, validation: bool = False) -> Tensor:
+        """Hidden states, centred and divided by one scalar to mean square 1: [b, t, d_teacher].
+
+        Centre and scalar are those of the training stream, on validation windows too.
+        """
+        stored = self._arrays["hidden-validation" if validation else "hidden"]
+        raw = torch.from_numpy(stored[windows].astype(np.float32))
         mean = torch.from_numpy(np.array(self._arrays["hidden-mean"]))
         return (raw - mean) / self.manifest["hidden_scale"]
+
+    def rank_floor(self, d_student: int) -> float:
+        """Share of the hidden states' variance that no linear map from ``d_student`` can give."""
+        return float(sum(self.manifest["hidden_variance_shares"][d_student:]))
 
 
 def build(spec: CacheSpec, parent: Path, on_tokens: Callable[[int], None]) -> None:
@@ -116,7 +127,9 @@ def _write(spec: CacheSpec, folder: Path, on_tokens: Callable[[int], None]) -> d
     teacher = load_teacher(spec.teacher)
     arrays = _allocate(spec, folder)
     total_nll = 0.0
-    for rows, hidden_btd, logits_btv, targets_bt in _teacher_pass(spec, teacher):
+    for rows, hidden_btd, logits_btv, targets_bt in _pass(
+        teacher, spec.stream, spec.n_windows, spec.n_ctx
+    ):
         for temperature in spec.temperatures:
             _store_draws(spec, arrays, rows, logits_btv, temperature)
         if spec.with_hidden:
@@ -124,10 +137,13 @@ def _write(spec: CacheSpec, folder: Path, on_tokens: Callable[[int], None]) -> d
         nll = F.cross_entropy(logits_btv.flatten(0, 1), targets_bt.flatten(), reduction="sum")
         total_nll += float(nll)
         on_tokens(targets_bt.numel())
-    facts = {"teacher_stream_cross_entropy": total_nll / spec.n_tokens}
+    facts: dict[str, Any] = {"teacher_stream_cross_entropy": total_nll / spec.n_tokens}
     if spec.with_hidden:
-        mean, facts["hidden_scale"] = _moments(arrays["hidden"])
-        np.save(folder / "hidden-mean.npy", mean)
+        facts |= _store_moments(arrays["hidden"], folder)
+        for rows, hidden_btd, *_ in _pass(
+            teacher, spec.validation, spec.n_validation_windows, spec.n_ctx
+        ):
+            arrays["hidden-validation"][rows] = hidden_btd.numpy().astype(np.float16)
     for array in arrays.values():
         array.flush()
     return facts
@@ -141,20 +157,23 @@ def _allocate(spec: CacheSpec, folder: Path) -> dict[str, np.memmap]:
         shapes[f"draws-{temperature:g}"] = (np.uint16, by_slice)
         shapes[f"entropy-{temperature:g}"] = (np.float32, positions)
     if spec.with_hidden:
-        shapes["hidden"] = (np.float16, (*positions, spec.teacher.shape.d_model))
+        width = spec.teacher.shape.d_model
+        shapes["hidden"] = (np.float16, (*positions, width))
+        on_validation = (spec.n_validation_windows, spec.n_ctx, width)
+        shapes["hidden-validation"] = (np.float16, on_validation)
     return {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, dimensions)
         for name, (dtype, dimensions) in shapes.items()
     }
 
 
-def _teacher_pass(
-    spec: CacheSpec, teacher: GraniteForCausalLM
+def _pass(
+    teacher: GraniteForCausalLM, stream: TokenStream, n_windows: int, n_ctx: int
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
     """Window indices, hidden states, logits and targets, batch by batch."""
-    for start in range(0, spec.n_windows, _BATCH_WINDOWS):
-        rows = np.arange(start, min(start + _BATCH_WINDOWS, spec.n_windows))
-        inputs_bt, targets_bt = map(torch.from_numpy, spec.stream.windows(rows, spec.n_ctx))
+    for start in range(0, n_windows, _BATCH_WINDOWS):
+        rows = np.arange(start, min(start + _BATCH_WINDOWS, n_windows))
+        inputs_bt, targets_bt = map(torch.from_numpy, stream.windows(rows, n_ctx))
         with torch.inference_mode():
             hidden_btd, logits_btv = forward(teacher, inputs_bt)
         yield rows, hidden_btd, logits_btv, targets_bt
@@ -184,15 +203,22 @@ def draw(p_btv: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
     return drawn.clamp_(max=p_btv.shape[-1] - 1)
 
 
-def _moments(hidden: np.ndarray) -> tuple[np.ndarray, float]:
-    """Mean over positions [d], and the one scalar that makes the mean square 1."""
+def _store_moments(hidden: np.ndarray, folder: Path) -> dict[str, Any]:
+    """Write the mean [d]; the scalar that makes the mean square 1, and each component's variance.
+
+    The shares of the variance are those of the principal components, largest first.
+    """
     flat = hidden.reshape(-1, hidden.shape[-1])
-    total = np.zeros(flat.shape[1])
-    squares = np.zeros(flat.shape[1])
+    total, products = np.zeros(flat.shape[1]), np.zeros((flat.shape[1], flat.shape[1]))
     for start in range(0, len(flat), 65_536):
         chunk = flat[start : start + 65_536].astype(np.float64)
         total += chunk.sum(axis=0)
-        squares += (chunk**2).sum(axis=0)
+        products += chunk.T @ chunk
     mean = total / len(flat)
-    variance = squares / len(flat) - mean**2
-    return mean.astype(np.float32), float(np.sqrt(variance.mean()))
+    covariance = products / len(flat) - np.outer(mean, mean)
+    variances = np.linalg.eigvalsh(covariance)[::-1]
+    np.save(folder / "hidden-mean.npy", mean.astype(np.float32))
+    return {
+        "hidden_scale": float(np.sqrt(np.trace(covariance) / len(mean))),
+        "hidden_variance_shares": (variances / variances.sum()).tolist(),
+    }

@@ -21,9 +21,18 @@ from kdlaws.lab.probe import seconds_per_token
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.reference import Bigram, bigram_line
 from kdlaws.lab.sweep import plan_study, raise_for, study_lock, teacher_overlap
-from kdlaws.lab.teachers import WEIGHTS, load_model, load_teacher
+from kdlaws.lab.teachers import load_model, load_teacher
 from kdlaws.lab.tokens import Text
-from kdlaws.records import EVALUATION, PLAN, RECORD, REFERENCE, digest, read_json, write_json
+from kdlaws.records import (
+    EVALUATION,
+    PLAN,
+    RECORD,
+    REFERENCE,
+    WEIGHTS,
+    digest,
+    read_json,
+    write_json,
+)
 from kdlaws.shapes import Shape
 from kdlaws.study import Plan, PlannedRun, TeacherFacts
 

@@ -208,10 +208,15 @@ class Tasks:
             for other in self.planned.runs
             if other.teacher == planned.teacher and other.run.noise == planned.run.noise
         ]
+        validation = self.text.stream("validation")
         temperatures = {r.run.temperature for r in sharing if r.run.temperature is not None}
         return CacheSpec(
             teacher=planned.teacher,
             stream=self.text.stream("student", planned.run.noise),
+            validation=validation,
+            n_validation_windows=validation.n_windows(
+                self.study.n_ctx, self.study.corpus.validation_tokens
+            ),
             n_windows=max(other.n_windows for other in sharing),
             n_ctx=self.study.n_ctx,
             temperatures=tuple(sorted(temperatures)),

@@ -6,10 +6,8 @@ import torch
 from transformers import GraniteForCausalLM
 
 from kdlaws.errors import ArtefactError
-from kdlaws.records import file_digest, read_run
+from kdlaws.records import WEIGHTS, file_digest, read_run
 from kdlaws.study import TeacherFacts
-
-WEIGHTS = Path("model") / "model.safetensors"
 
 
 def load_model(folder: Path) -> GraniteForCausalLM:

@@ -20,7 +20,6 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdlaws.config import Optimiser
 from kdlaws.gates import trunk_is_over
@@ -28,7 +27,7 @@ from kdlaws.lab import objectives, students
 from kdlaws.lab.cache import CacheSpec, TeacherCache
 from kdlaws.lab.export import save_model
 from kdlaws.lab.tokens import Sampler, TokenStream, load_tokenizer
-from kdlaws.records import RECORD, read_json, write_json, write_text
+from kdlaws.records import RECORD, WEIGHTS, file_digest, read_json, write_json, write_text
 from kdlaws.study import PlannedRun
 
 CHECKPOINT_SECONDS = 60
@@ -225,10 +224,10 @@ class _Trunk:
         folder = self.job.folder / branch.run_id
         folder.mkdir(parents=True, exist_ok=True)
         columns = self.job.columns[branch.run_id]
-        validation = None if self.diverged else self._validate()
+        measured = {"validation_cross_entropy": None} if self.diverged else self._validate()
         record = columns | {
             "status": "diverged" if self.diverged else "done",
-            "validation_cross_entropy": validation,
+            **measured,
             "device": self.job.device,
             "wall_s": self.progress.wall_s,
             "cpu_s": self.progress.cpu_s,
@@ -243,6 +242,7 @@ class _Trunk:
         if not self.diverged:
             tokenizer = load_tokenizer(self.job.tokenizer)
             save_model(self.model, tokenizer, folder / "model", record, self.job.dtype)
+            record["weights_sha256"] = file_digest(folder / WEIGHTS)
         write_json(folder / RECORD, record)
 
     def _describe(self, branch: PlannedRun) -> str:
@@ -257,22 +257,33 @@ class _Trunk:
         }
         return yaml.safe_dump(settings, sort_keys=False)
 
-    def _validate(self) -> float:
+    def _validate(self) -> dict[str, float]:
+        """Cross-entropy; of embedding-level students also 1 - R^2 of the teacher's hidden state.
+
+        ``rank_floor`` is the least 1 - R^2 on the training stream that the student's width allows.
+        """
         self.model.eval()
-        stream, n_ctx = self.job.validation, self.job.first.shape.n_ctx
-        n_windows = stream.n_windows(n_ctx, self.job.validation_tokens)
-        total = 0.0
+        stream, shape = self.job.validation, self.job.first.shape
+        n_windows = stream.n_windows(shape.n_ctx, self.job.validation_tokens)
+        nll = unexplained = 0.0
         for start in range(0, n_windows, VALIDATION_BATCH):
             rows = np.arange(start, min(start + VALIDATION_BATCH, n_windows))
             inputs_bt, targets_bt = (
-                torch.from_numpy(ids).to(self.device) for ids in stream.windows(rows, n_ctx)
+                torch.from_numpy(ids).to(self.device) for ids in stream.windows(rows, shape.n_ctx)
             )
             with torch.inference_mode():
-                _, logits_btv = students.forward(self.model, inputs_bt)
-                flat = logits_btv.flatten(0, 1)
-                total += float(F.cross_entropy(flat, targets_bt.flatten(), reduction="sum"))
+                hidden_btd, logits_btv = students.forward(self.model, inputs_bt)
+                nll += objectives.cross_entropy(logits_btv, targets_bt).item() * len(rows)
+                if self.map is not None and self.cache is not None:
+                    z_btd = self.cache.hidden(rows, validation=True).to(self.device)
+                    mapped_btd = self.map(hidden_btd)
+                    unexplained += objectives.unexplained(mapped_btd, z_btd).item() * len(rows)
         self.model.train()
-        return total / (n_windows * n_ctx)
+        measured = {"validation_cross_entropy": nll / n_windows}
+        if self.map is not None and self.cache is not None:
+            measured["validation_unexplained"] = unexplained / n_windows
+            measured["rank_floor"] = self.cache.rank_floor(shape.d_model)
+        return measured
 
     # -- checkpoints ------------------------------------------------------------------------
 

@@ -1,0 +1,55 @@
+"""What is committed under results/ is what it says it is."""
+
+from pathlib import Path
+
+import pytest
+
+from kdlaws.records import WEIGHTS, file_digest, read_json
+
+RESULTS = Path(__file__).parent.parent / "results"
+TEACHERS = sorted((RESULTS / "teachers" / "runs").glob("teacher-*"))
+
+
+def test_the_shipped_teachers_are_under_ten_megabytes() -> None:
+    assert len(TEACHERS) == 3
+    files = [file for folder in TEACHERS for file in folder.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 10e6
+
+
+@pytest.mark.parametrize("folder", TEACHERS, ids=lambda folder: folder.name)
+def test_a_shipped_teacher_has_its_record_and_hash(folder: Path) -> None:
+    record = read_json(folder / "record.json")
+    assert record["run_id"] == folder.name
+    assert record["weights_sha256"] == file_digest(folder / WEIGHTS)
+
+
+def test_the_smallest_teacher_still_measures_what_its_record_says(tmp_path: Path) -> None:
+    """On the test split of the study that trained it, from its half-precision weights."""
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+
+    from kdlaws.config import load_study
+    from kdlaws.lab.students import forward
+    from kdlaws.lab.teachers import load_model
+    from kdlaws.lab.tokens import Text
+
+    study = load_study(RESULTS.parent / "configs" / "teachers.yaml", [f"folder={tmp_path}"])
+    folder = min(TEACHERS, key=lambda each: read_json(each / "record.json")["n_params"])
+    stream = Text(study).stream("test")
+    rows = np.arange(stream.n_windows(study.n_ctx, study.corpus.test_tokens))
+    inputs, targets = map(torch.from_numpy, stream.windows(rows, study.n_ctx))
+    with torch.inference_mode():
+        _, logits = forward(load_model(folder), inputs)
+        found = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    recorded = read_json(folder / "evaluation.json")["cross_entropy"]
+    assert float(found) == pytest.approx(recorded, abs=1e-4)
+
+
+def test_the_readme_tells_the_committed_study() -> None:
+    """Its ten lines, but for the last, which says where the report lies."""
+    from kdlaws.advice import summary
+
+    readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    for line in summary(RESULTS / "default").splitlines()[:-1]:
+        assert line in readme
