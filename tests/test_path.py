@@ -92,12 +92,13 @@ def test_what_is_finished_is_not_done_again(smoke: Path) -> None:
 def test_laws_report_and_ten_lines(smoke: Path, summary: str) -> None:
     lines = summary.splitlines()
     assert len(lines) == 10
-    assert str(smoke / "report") in summary or "report" in lines[-1]
+    assert lines[-1].startswith("Report: ")
     page = (smoke / "report" / "index.html").read_text(encoding="utf-8")
     assert "<svg" in page or "data:image" in page
     for method in ("scratch", "token"):
         fit = json.loads((smoke / "fits" / f"chinchilla-{method}.json").read_text())
-        assert fit["converged"]
+        warned = {each["code"] for each in fit["warnings"]}
+        assert fit["converged"] != ("not_converged" in warned)
         assert fit["n_column"] == "n_params_non_embedding"
         assert fit["inputs"]["sha256"]
 
