@@ -31,7 +31,7 @@ def spec(tiny_study: Study, tmp_path: Path) -> CacheSpec:
         teacher=facts,
         stream=text.stream("student"),
         validation=text.stream("validation"),
-        n_windows=40,
+        prefixes=(10, 40),
         n_validation_windows=8,
         n_ctx=32,
         temperatures=(1.0, 2.0),
@@ -76,6 +76,18 @@ def test_draws_follow_the_teachers_distribution(spec: CacheSpec, built: TeacherC
     assert float(values.mean()) == pytest.approx(-float(entropy.mean()), abs=4 * standard_error)
 
 
+def test_outputs_do_not_depend_on_what_other_runs_need(
+    spec: CacheSpec, built: TeacherCache, tmp_path: Path
+) -> None:
+    """A run's numbers are its own: its identity does not name the runs it shares a cache with."""
+    lone = replace(spec, prefixes=(10, 35), temperatures=(1.0,))
+    cache.build(lone, tmp_path / "lone", lambda _: None)
+    other = TeacherCache(tmp_path / "lone", lone)
+    assert torch.equal(other.draws(1.0, ROWS, ROWS * 0), built.draws(1.0, ROWS, ROWS * 0))
+    assert torch.equal(other.hidden(ROWS, 10), built.hidden(ROWS, 10))
+    assert other.rank_floor(8, 10) == built.rank_floor(8, 10)
+
+
 def test_epochs_have_draws_of_their_own_and_come_round(built: TeacherCache) -> None:
     first, second, fourth = (built.draws(1.0, ROWS, np.full(2, e)) for e in (0, 1, 3))
     assert not torch.equal(first, second)
@@ -85,7 +97,7 @@ def test_epochs_have_draws_of_their_own_and_come_round(built: TeacherCache) -> N
 def test_hidden_states_are_centred_and_have_mean_square_one(
     spec: CacheSpec, built: TeacherCache
 ) -> None:
-    hidden = built.hidden(np.arange(spec.n_windows))
+    hidden = built.hidden(np.arange(spec.n_windows), 40)
     assert float(hidden.mean(dim=(0, 1)).abs().max()) < 1e-3
     assert float(hidden.square().mean()) == pytest.approx(1, abs=1e-3)
 
@@ -94,8 +106,8 @@ def test_hidden_states_are_the_teachers_up_to_shift_and_one_scale(
     spec: CacheSpec, built: TeacherCache
 ) -> None:
     raw, _ = teacher_outputs(spec, ROWS)
-    stored = built.hidden(ROWS)
-    shift = (raw - raw[:1, :1]) / built.manifest["hidden_scale"]
+    stored = built.hidden(ROWS, 40)
+    shift = (raw - raw[:1, :1]) / built.manifest["hidden"]["40"]["scale"]
     torch.testing.assert_close(stored - stored[:1, :1], shift, rtol=1e-2, atol=5e-3)
 
 
@@ -109,18 +121,18 @@ def test_validation_states_are_centred_and_scaled_by_the_training_stream(
     everywhere, _ = teacher_outputs(spec, np.arange(spec.n_windows))
     centred = raw - everywhere.mean(dim=(0, 1))
     scale = (everywhere - everywhere.mean(dim=(0, 1))).square().mean().sqrt()
-    stored = built.hidden(rows, validation=True)
+    stored = built.hidden(rows, 40, validation=True)
     torch.testing.assert_close(stored, centred / scale, rtol=1e-2, atol=5e-3)
 
 
 def test_the_rank_floor_is_what_the_best_projection_leaves(built: TeacherCache) -> None:
     """Eckart and Young: the residual of the rank-k truncated singular value decomposition."""
-    z = built.hidden(np.arange(40)).flatten(0, 1).double()
+    z = built.hidden(np.arange(40), 40).flatten(0, 1).double()
     singular = torch.linalg.svdvals(z - z.mean(dim=0)).square()
     for k in (1, 8, 32):
         expected = float(singular[k:].sum() / singular.sum())
-        assert built.rank_floor(k) == pytest.approx(expected, rel=1e-3)
-    assert built.rank_floor(64) == 0
+        assert built.rank_floor(k, 40) == pytest.approx(expected, rel=1e-3)
+    assert built.rank_floor(64, 40) == 0
 
 
 def test_building_twice_gives_the_same_bytes(spec: CacheSpec, tmp_path: Path) -> None:
@@ -138,7 +150,7 @@ def test_an_interrupted_build_leaves_no_cache(spec: CacheSpec, tmp_path: Path) -
         cache.build(spec, tmp_path / "cache", stop)
     assert not (tmp_path / "cache" / spec.name).exists()
     cache.build(spec, tmp_path / "cache", lambda _: None)
-    assert TeacherCache(tmp_path / "cache", spec).manifest["n_windows"] == 40
+    assert TeacherCache(tmp_path / "cache", spec).manifest["prefixes"] == [10, 40]
 
 
 @pytest.mark.parametrize("key", ["teacher", "stream"])

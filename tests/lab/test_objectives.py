@@ -25,7 +25,8 @@ def drawn(n_draws: int, temperature: float, seed: int = 0) -> tuple[Tensor, Tens
     """Draws from the teacher at a temperature, and its entropy from torch's own Categorical."""
     p_btv = (TEACHER / temperature).softmax(dim=-1)
     generator = torch.Generator().manual_seed(seed)
-    return draw(p_btv, n_draws, generator), Categorical(probs=p_btv).entropy()
+    uniform = torch.rand(B, T, n_draws, dtype=torch.float64, generator=generator)
+    return draw(p_btv, uniform), Categorical(probs=p_btv).entropy()
 
 
 def dense_token_loss(student: Tensor, kd_weight: float, temperature: float) -> Tensor:

@@ -26,17 +26,21 @@ from kdlaws.lab.tokens import TokenStream
 from kdlaws.records import digest, read_json, write_json
 from kdlaws.study import TeacherFacts
 
-_BATCH_WINDOWS = 32
+_BATCH_WINDOWS, _MOMENT_WINDOWS = 32, 512
 
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """Which outputs of which teacher on which stream. Equal specs have equal caches."""
+    """Which outputs of which teacher on which stream. Equal specs have equal caches.
+
+    ``prefixes`` are the numbers of windows that the runs read, ascending: hidden states are
+    standardised for each, since a run's numbers may not depend on the runs it shares a cache with.
+    """
 
     teacher: TeacherFacts
     stream: TokenStream
     validation: TokenStream
-    n_windows: int
+    prefixes: tuple[int, ...]
     n_validation_windows: int
     n_ctx: int
     temperatures: tuple[float, ...]
@@ -49,7 +53,7 @@ class CacheSpec:
         return {
             "teacher": self.teacher.identity,
             "stream": self.stream.sha256,
-            "n_windows": self.n_windows,
+            "prefixes": list(self.prefixes),
             "n_ctx": self.n_ctx,
             "temperatures": list(self.temperatures),
             "with_hidden": self.with_hidden,
@@ -61,6 +65,10 @@ class CacheSpec:
     @property
     def name(self) -> str:
         return f"{self.teacher.run_id}-{digest(self.identity)[:8]}"
+
+    @property
+    def n_windows(self) -> int:
+        return self.prefixes[-1]
 
     @property
     def n_tokens(self) -> int:
@@ -95,19 +103,19 @@ class TeacherCache:
         """Entropy of the teacher's distribution, nats: [b, t]."""
         return torch.from_numpy(self._arrays[f"entropy-{temperature:g}"][windows])
 
-    def hidden(self, windows: np.ndarray, *, validation: bool = False) -> Tensor:
+    def hidden(self, windows: np.ndarray, prefix: int, *, validation: bool = False) -> Tensor:
         """Hidden states, centred and divided by one scalar to mean square 1: [b, t, d_teacher].
 
-        Centre and scalar are those of the training stream, on validation windows too.
+        Centre and scalar are those of the stream's first ``prefix`` windows, also on validation.
         """
         stored = self._arrays["hidden-validation" if validation else "hidden"]
         raw = torch.from_numpy(stored[windows].astype(np.float32))
-        mean = torch.from_numpy(np.array(self._arrays["hidden-mean"]))
-        return (raw - mean) / self.manifest["hidden_scale"]
+        mean = torch.from_numpy(np.array(self._arrays[f"hidden-mean-{prefix}"]))
+        return (raw - mean) / self.manifest["hidden"][str(prefix)]["scale"]
 
-    def rank_floor(self, d_student: int) -> float:
+    def rank_floor(self, d_student: int, prefix: int) -> float:
         """Share of the hidden states' variance that no linear map from ``d_student`` can give."""
-        return float(sum(self.manifest["hidden_variance_shares"][d_student:]))
+        return float(sum(self.manifest["hidden"][str(prefix)]["variance_shares"][d_student:]))
 
 
 def build(spec: CacheSpec, parent: Path, on_tokens: Callable[[int], None]) -> None:
@@ -139,7 +147,7 @@ def _write(spec: CacheSpec, folder: Path, on_tokens: Callable[[int], None]) -> d
         on_tokens(targets_bt.numel())
     facts: dict[str, Any] = {"teacher_stream_cross_entropy": total_nll / spec.n_tokens}
     if spec.with_hidden:
-        facts |= _store_moments(arrays["hidden"], folder)
+        facts["hidden"] = _store_moments(arrays["hidden"], spec.prefixes, folder)
         for rows, hidden_btd, *_ in _pass(
             teacher, spec.validation, spec.n_validation_windows, spec.n_ctx
         ):
@@ -188,37 +196,55 @@ def _store_draws(
 ) -> None:
     log_p_btv = F.log_softmax(logits_btv / temperature, dim=-1)
     p_btv = log_p_btv.exp()
-    seed = int(digest([spec.identity, temperature, int(rows[0])])[:15], 16)
-    drawn = draw(p_btv, spec.slices * spec.draws, torch.Generator().manual_seed(seed))
+    drawn = draw(p_btv, _uniform(spec, temperature, rows))
     by_slice = drawn.view(*drawn.shape[:2], spec.slices, spec.draws).transpose(1, 2)
     arrays[f"draws-{temperature:g}"][rows] = by_slice.numpy().astype(np.uint16)
     arrays[f"entropy-{temperature:g}"][rows] = -(p_btv * log_p_btv).sum(dim=-1).numpy()
 
 
-def draw(p_btv: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
+def _uniform(spec: CacheSpec, temperature: float, rows: np.ndarray) -> Tensor:
+    """Uniform numbers for a batch, whatever else the cache holds: [b, t, slices * draws].
+
+    They may depend only on what is in a run's identity, so neither on how many windows the cache
+    has nor on what other runs need of it.
+    """
+    teacher, stream = spec.teacher.identity, spec.stream.sha256
+    place = [teacher, stream, spec.n_ctx, temperature, spec.draws, spec.slices, int(rows[0])]
+    generator = torch.Generator().manual_seed(int(digest(place)[:15], 16))
+    whole_batch = (_BATCH_WINDOWS, spec.n_ctx, spec.slices * spec.draws)
+    return torch.rand(whole_batch, dtype=torch.float64, generator=generator)[: len(rows)]
+
+
+def draw(p_btv: Tensor, uniform_btn: Tensor) -> Tensor:
     """Independent draws with replacement, by inverting the distribution function: [b, t, n]."""
     cdf_btv = p_btv.double().cumsum(dim=-1)
-    uniform = torch.rand(*p_btv.shape[:2], n_draws, dtype=torch.float64, generator=generator)
-    drawn = torch.searchsorted(cdf_btv, uniform * cdf_btv[..., -1:], right=True)
+    drawn = torch.searchsorted(cdf_btv, uniform_btn * cdf_btv[..., -1:], right=True)
     return drawn.clamp_(max=p_btv.shape[-1] - 1)
 
 
-def _store_moments(hidden: np.ndarray, folder: Path) -> dict[str, Any]:
-    """Write the mean [d]; the scalar that makes the mean square 1, and each component's variance.
+def _store_moments(
+    hidden: np.ndarray, prefixes: tuple[int, ...], folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Of each prefix: write the mean [d]; the scalar that makes the mean square 1, and variances.
 
-    The shares of the variance are those of the principal components, largest first.
+    ``variance_shares`` are those of the principal components, largest first.
     """
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    total, products = np.zeros(flat.shape[1]), np.zeros((flat.shape[1], flat.shape[1]))
-    for start in range(0, len(flat), 65_536):
-        chunk = flat[start : start + 65_536].astype(np.float64)
-        total += chunk.sum(axis=0)
-        products += chunk.T @ chunk
-    mean = total / len(flat)
-    covariance = products / len(flat) - np.outer(mean, mean)
-    variances = np.linalg.eigvalsh(covariance)[::-1]
-    np.save(folder / "hidden-mean.npy", mean.astype(np.float32))
-    return {
-        "hidden_scale": float(np.sqrt(np.trace(covariance) / len(mean))),
-        "hidden_variance_shares": (variances / variances.sum()).tolist(),
-    }
+    width = hidden.shape[-1]
+    total, products, done = np.zeros(width), np.zeros((width, width)), 0
+    moments = {}
+    for prefix in prefixes:
+        for start in range(done, prefix, _MOMENT_WINDOWS):
+            chunk = hidden[start : min(start + _MOMENT_WINDOWS, prefix)].reshape(-1, width)
+            chunk = chunk.astype(np.float64)
+            total += chunk.sum(axis=0)
+            products += chunk.T @ chunk
+        done = prefix
+        n = prefix * hidden.shape[1]
+        covariance = products / n - np.outer(total / n, total / n)
+        variances = np.linalg.eigvalsh(covariance)[::-1]
+        np.save(folder / f"hidden-mean-{prefix}.npy", (total / n).astype(np.float32))
+        moments[str(prefix)] = {
+            "scale": float(np.sqrt(np.trace(covariance) / width)),
+            "variance_shares": (variances / variances.sum()).tolist(),
+        }
+    return moments

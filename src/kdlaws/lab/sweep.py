@@ -217,7 +217,7 @@ class Tasks:
             n_validation_windows=validation.n_windows(
                 self.study.n_ctx, self.study.corpus.validation_tokens
             ),
-            n_windows=max(other.n_windows for other in sharing),
+            prefixes=tuple(sorted({other.n_windows for other in sharing})),
             n_ctx=self.study.n_ctx,
             temperatures=tuple(sorted(temperatures)),
             with_hidden=any(other.run.method == "embedding" for other in sharing),

@@ -202,7 +202,7 @@ class _Trunk:
             logits_btv,
             targets_bt,
             self.map(hidden_btd),
-            self.cache.hidden(windows).to(self.device),
+            self.cache.hidden(windows, self.job.first.n_windows).to(self.device),
             embedding_weight=run.embedding_weight,
         )
 
@@ -275,14 +275,14 @@ class _Trunk:
                 hidden_btd, logits_btv = students.forward(self.model, inputs_bt)
                 nll += objectives.cross_entropy(logits_btv, targets_bt).item() * len(rows)
                 if self.map is not None and self.cache is not None:
-                    z_btd = self.cache.hidden(rows, validation=True).to(self.device)
-                    mapped_btd = self.map(hidden_btd)
-                    unexplained += objectives.unexplained(mapped_btd, z_btd).item() * len(rows)
+                    z_btd = self.cache.hidden(rows, self.job.first.n_windows, validation=True)
+                    left = objectives.unexplained(self.map(hidden_btd), z_btd.to(self.device))
+                    unexplained += left.item() * len(rows)
         self.model.train()
         measured = {"validation_cross_entropy": nll / n_windows}
         if self.map is not None and self.cache is not None:
             measured["validation_unexplained"] = unexplained / n_windows
-            measured["rank_floor"] = self.cache.rank_floor(shape.d_model)
+            measured["rank_floor"] = self.cache.rank_floor(shape.d_model, self.job.first.n_windows)
         return measured
 
     # -- checkpoints ------------------------------------------------------------------------
