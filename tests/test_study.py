@@ -12,7 +12,7 @@ from kdlaws.study import Plan, TextFacts, plan, runs_of
 TEXT = TextFacts("made-up", "0" * 64, "bpe", "1" * 64, 1024, 128_000, 512_000)
 STUDY = """
 name: x
-corpus: {slice_tokens: 64k}
+corpus: {slice_tokens: 64k, teacher_share: 0.5}
 teachers: {a: {size: 64/2, n_tokens: 100k}, b: {size: 96/3, n_tokens: 100k}}
 epochs: {0.1: [2, 4], 1.0: [0.5, 1]}
 optimiser: {batch_tokens: 256}
@@ -81,6 +81,7 @@ def test_what_does_not_change_the_numbers_does_not_change_identity(
         "optimiser.cooldown_share=0.3",
         "corpus.slice_tokens=32k",
         "n_ctx=64",
+        "corpus.validation_tokens=9k",
         "teachers.a.seed=1",
     ],
 )

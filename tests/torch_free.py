@@ -20,6 +20,7 @@ from kdlaws.study import Plan, PlannedRun, TextFacts, plan
 
 STUDY = """
 name: tiny
+corpus: {teacher_share: 0.5}
 teachers:
   big: {size: 256/8, n_tokens: 4M}
 students:

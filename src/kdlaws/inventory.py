@@ -1,5 +1,6 @@
 """What a study's folder holds and what it lacks, from its plan and its records."""
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdlaws.errors import InputError
+from kdlaws.errors import ArtefactError, InputError
 from kdlaws.gates import trunk_is_over
-from kdlaws.records import EVALUATION, PLAN, RECORD, read_json
+from kdlaws.records import EVALUATION, PLAN, RECORD, read_json, read_record
 
 State = Literal["done", "diverged", "not needed", "missing"]
 
@@ -56,7 +57,9 @@ def take_inventory(folder: Path) -> Inventory:
             where=str(folder),
             remedy="give the folder of a study, such as runs/default",
         )
-    planned: list[dict[str, Any]] = read_json(folder / PLAN)
+    planned = read_json(folder / PLAN)
+    if not isinstance(planned, list) or not all("trunk" in row for row in planned):
+        raise ArtefactError("is not the plan of a study", where=str(folder / PLAN))
     over = _trunks_that_are_over(folder, planned)
     return Inventory(folder, tuple(_entry(folder, columns, over) for columns in planned))
 
@@ -73,8 +76,8 @@ def _trunks_that_are_over(folder: Path, planned: list[dict[str, Any]]) -> set[st
 
 
 def _finished(folder: Path, branches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    files = [folder / columns["run_id"] / RECORD for columns in branches]
-    return [read_json(file) for file in files if file.exists()]
+    runs = [folder / columns["run_id"] for columns in branches]
+    return [read_record(run) for run in runs if (run / RECORD).exists()]
 
 
 def _entry(folder: Path, columns: dict[str, Any], over: set[str]) -> Entry:
@@ -82,11 +85,14 @@ def _entry(folder: Path, columns: dict[str, Any], over: set[str]) -> Entry:
     if not (run / RECORD).exists():
         state: State = "not needed" if columns["trunk"] in over else "missing"
         return Entry(columns, state, is_evaluated=False)
-    status = read_json(run / RECORD)["status"]
+    status = read_record(run)["status"]
     return Entry(columns, status, is_evaluated=(run / EVALUATION).exists())
 
 
 def trunk_steps(folder: Path) -> dict[str, int]:
     """Steps that each unfinished trunk has saved."""
-    files = sorted(folder.glob("trunks/*/checkpoint/progress.json"))
-    return {file.parts[-3]: int(json.loads(file.read_text())["step"]) for file in files}
+    steps = {}
+    for file in sorted(folder.glob("trunks/*/checkpoint/progress.json")):
+        with contextlib.suppress(FileNotFoundError):  # a trunk may end while we look
+            steps[file.parts[-3]] = int(json.loads(file.read_text())["step"])
+    return steps

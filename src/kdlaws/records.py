@@ -55,7 +55,7 @@ def read_json(path: Path) -> Any:
         raise ArtefactError("there is no such file", where=str(path)) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtefactError(
-            f"not valid JSON ({error})", where=str(path), remedy="remove it; it will be made again"
+            f"not valid JSON ({error})", where=str(path), remedy="remove it, or put it back"
         ) from None
 
 
@@ -75,9 +75,21 @@ def run_folders(folder: Path) -> Iterator[Path]:
     return (path.parent for path in sorted(folder.glob(f"*/{RECORD}")))
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """A run's record. Raises ArtefactError where it is none."""
+    record = read_json(folder / RECORD)
+    if not isinstance(record, dict) or not record.get("run_id"):
+        raise ArtefactError(
+            "is not the record of a run: it has no run_id",
+            where=str(folder / RECORD),
+            remedy="remove it, or put back what `kdlaws train` wrote",
+        )
+    return {"status": "done", **record}
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """A run's record with its evaluation, where there is one, laid over it."""
-    run: dict[str, Any] = read_json(folder / RECORD)
+    run = read_record(folder)
     if (folder / EVALUATION).exists():
         run |= read_json(folder / EVALUATION)
     return run

@@ -6,7 +6,7 @@ the SHA-256 of everything that changes its numbers; never of paths, names, devic
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,11 @@ class TextFacts:
     n_student_tokens: int
     n_teacher_tokens: int
     exact: bool = True
+    n_noisy_tokens: Mapping[float, int] = field(default_factory=dict)
+
+    def student_tokens(self, noise: float) -> int:
+        """Tokens of the student's stream at a noise level: scrambled text loses its line breaks."""
+        return self.n_noisy_tokens.get(noise, self.n_student_tokens)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,11 @@ class TeacherFacts:
     n_tokens: int
     tokenizer_sha256: str
     folder: Path
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it comes from another study; its identity is then the hash of its weights."""
+        return self.identity != self.run_id
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ class PlannedRun:
             self.shape,
             self.n_tokens,
             self.n_unique_tokens,
-            teacher=self.teacher.shape if self.teacher else None,
+            teacher=replace(self.teacher.shape, n_ctx=self.shape.n_ctx) if self.teacher else None,
             teacher_n_tokens=self.teacher.n_tokens if self.teacher else 0,
             map_params=width * self.shape.d_model,
         )
@@ -254,16 +264,17 @@ def _plan_teacher(study: Study, text: TextFacts, name: str) -> PlannedRun | None
 def _plan_student(
     study: Study, text: TextFacts, teachers: Mapping[str, TeacherFacts], run: Run
 ) -> PlannedRun:
-    n_windows = _windows(study, text, run.fraction)
+    n_windows = _windows(study, text, run)
     n_steps = _steps(study, n_windows, run.passes)
     shortest = _steps(study, n_windows, study.epochs[run.fraction][0])
     teacher = teachers[run.teacher] if run.teacher else None
     return _planned(study, text, run, n_windows, n_steps, shortest, teacher)
 
 
-def _windows(study: Study, text: TextFacts, fraction: float) -> int:
+def _windows(study: Study, text: TextFacts, run: Run) -> int:
     """Sequences in a fraction of the student's slice: a prefix of its stream."""
-    slice_tokens = min(study.corpus.slice_tokens or text.n_student_tokens, text.n_student_tokens)
+    available, fraction = text.student_tokens(run.noise), run.fraction
+    slice_tokens = min(study.corpus.slice_tokens or available, available)
     n_windows = int(fraction * (slice_tokens // study.n_ctx))
     if n_windows * study.n_ctx < study.optimiser.batch_tokens:
         raise ConfigError(
@@ -339,6 +350,8 @@ def _identity(
         "optimiser": optimiser,
         "teacher": teacher.identity if teacher else None,
         "cache": study.cache.model_dump() if run.method == "token" else None,
+        # It steers which branches are run, and which is selected.
+        **({"validation_tokens": study.corpus.validation_tokens} if run.role == "student" else {}),
     }
 
 

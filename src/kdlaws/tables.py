@@ -130,16 +130,9 @@ def _read_runs(folder: Path) -> list[dict[str, Any]]:
 
 def _read_run(folder: Path) -> dict[str, Any]:
     try:
-        run = records.read_run(folder)
+        return records.read_run(folder)
     except ArtefactError as error:
         raise TableError(error.what, where=error.where, remedy=error.remedy) from None
-    if not isinstance(run, dict) or not run.get("run_id"):
-        raise TableError(
-            "is not the record of a run: it has no run_id",
-            where=str(folder / records.RECORD),
-            remedy="remove it, or put back what `kdlaws train` wrote",
-        )
-    return run
 
 
 def _read_file(path: Path) -> tuple[pd.DataFrame, str]:

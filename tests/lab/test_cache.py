@@ -14,7 +14,7 @@ from kdlaws.lab import cache, students
 from kdlaws.lab.cache import CacheSpec, TeacherCache
 from kdlaws.lab.teachers import load_teacher
 from kdlaws.lab.tokens import Text
-from kdlaws.records import write_json
+from kdlaws.records import WEIGHTS, file_digest, write_json
 from kdlaws.shapes import shape
 from kdlaws.study import TeacherFacts
 
@@ -25,7 +25,8 @@ def spec(tiny_study: Study, tmp_path: Path) -> CacheSpec:
     each = shape("64/2", n_vocab=300, n_ctx=32)
     folder = tmp_path / "teacher"
     students.build(each, seed=1).save_pretrained(folder / "model")
-    write_json(folder / "record.json", {"run_id": "teacher"})
+    sha256 = file_digest(folder / WEIGHTS)
+    write_json(folder / "record.json", {"run_id": "teacher", "weights_sha256": sha256})
     facts = TeacherFacts("teacher", "teacher", each, 1, text.tokenizer_sha256, folder)
     return CacheSpec(
         teacher=facts,

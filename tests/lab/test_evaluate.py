@@ -17,7 +17,7 @@ from kdlaws.lab.evaluate import Subject, evaluate, measure_group
 from kdlaws.lab.measures import EvaluationSet, Measures, TeacherOutput
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.tokens import Text
-from kdlaws.records import write_json
+from kdlaws.records import WEIGHTS, file_digest, write_json
 from kdlaws.shapes import shape
 from kdlaws.study import TeacherFacts
 
@@ -30,8 +30,10 @@ def test_set(tiny_study: Study) -> EvaluationSet:
 def subject(folder: Path, seed: int) -> Subject:
     each = shape("32/1", n_vocab=300, n_ctx=32)
     students.build(each, seed).save_pretrained(folder / "model")
-    write_json(folder / "record.json", {"run_id": folder.name, "status": "done"})
-    return Subject(each, folder / "model" / "model.safetensors", folder, {"extra": 1})
+    weights = folder / WEIGHTS
+    record = {"run_id": folder.name, "status": "done", "weights_sha256": file_digest(weights)}
+    write_json(folder / "record.json", record)
+    return Subject(each, weights, folder, {"extra": 1})
 
 
 def measured(folder: Path) -> dict[str, float]:

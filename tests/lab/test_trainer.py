@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from kdlaws.config import Study, load_study
+from kdlaws.errors import ArtefactError, ConfigError
 from kdlaws.lab import cache, trainer
 from kdlaws.lab.sweep import Tasks, plan_study
+from kdlaws.lab.teachers import load_teacher
 from kdlaws.lab.tokens import Text
 from kdlaws.lab.trainer import TrunkJob, train_trunk
 from kdlaws.records import RECORD, read_json
@@ -145,3 +147,44 @@ def test_embedding_records_what_it_left_unexplained(tiny_study: Study) -> None:
     train_trunk(job, silent)
     record = read_json(job.folder / job.branches[-1].run_id / RECORD)
     assert record["rank_floor"] < record["validation_unexplained"] < 1
+
+
+def test_noise_on_the_whole_text_stays_inside_its_stream(tiny_study: Study, tmp_path: Path) -> None:
+    """Scrambled text is a little shorter; its runs have fewer windows, and clean runs do not."""
+    text = (tmp_path / "tiny.yaml").read_text()
+    text = text.replace("  slice_tokens: 4k\n", "")
+    text = text.replace("methods: [scratch", "noise: [0, 0.5], methods: [scratch")
+    (tmp_path / "noisy.yaml").write_text(text)
+    study = load_study(tmp_path / "noisy.yaml")
+    planned = plan_study(study, Text(study))
+    windows = {
+        run.run.noise: run.n_windows
+        for run in planned.runs
+        if run.run.fraction == 1 and run.teacher
+    }
+    for noise, n_windows in windows.items():
+        assert n_windows == Text(study).stream("student", noise).n_windows(study.n_ctx)
+
+
+def test_a_teacher_that_has_read_the_test_text_is_refused(
+    tiny_study: Study, tmp_path: Path
+) -> None:
+    train_trunk(teacher_job(tiny_study), silent)
+    (teacher,) = tiny_study.folder.glob("teacher-*")
+    divided_otherwise = [
+        f"folder={tmp_path / 'other'}",
+        f"teachers.small={{run: {teacher}}}",
+        f"tokenizer.path={teacher / 'model'}",
+        "corpus.seed=1",
+    ]
+    study = load_study(tmp_path / "tiny.yaml", divided_otherwise)
+    with pytest.raises(ConfigError, match="of this study's validation and test text"):
+        plan_study(study, Text(study))
+
+
+def test_weights_that_are_not_the_records_are_refused(tiny_study: Study) -> None:
+    train_trunk(teacher_job(tiny_study), silent)
+    (weights,) = tiny_study.folder.glob("teacher-*/model/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtefactError, match="have changed"):
+        load_teacher(plan_study(tiny_study, Text(tiny_study)).teachers["small"])

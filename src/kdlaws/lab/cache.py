@@ -26,6 +26,9 @@ from kdlaws.lab.tokens import TokenStream
 from kdlaws.records import digest, read_json, write_json
 from kdlaws.study import TeacherFacts
 
+CACHE_RECIPE = 1
+"""Raised whenever the numbers in a cache change for the same teacher and stream."""
+
 _BATCH_WINDOWS, _MOMENT_WINDOWS = 32, 512
 
 
@@ -51,6 +54,7 @@ class CacheSpec:
     @property
     def identity(self) -> dict[str, Any]:
         return {
+            "recipe": CACHE_RECIPE,
             "teacher": self.teacher.identity,
             "stream": self.stream.sha256,
             "prefixes": list(self.prefixes),
@@ -178,13 +182,19 @@ def _allocate(spec: CacheSpec, folder: Path) -> dict[str, np.memmap]:
 def _pass(
     teacher: GraniteForCausalLM, stream: TokenStream, n_windows: int, n_ctx: int
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
-    """Window indices, hidden states, logits and targets, batch by batch."""
+    """Window indices, hidden states, logits and targets, batch by batch.
+
+    The teacher always reads whole batches, so that its numbers for a window are the same to the
+    last bit however many windows are wanted.
+    """
+    last = stream.n_windows(n_ctx) - 1
     for start in range(0, n_windows, _BATCH_WINDOWS):
-        rows = np.arange(start, min(start + _BATCH_WINDOWS, n_windows))
-        inputs_bt, targets_bt = map(torch.from_numpy, stream.windows(rows, n_ctx))
+        batch = np.minimum(np.arange(start, start + _BATCH_WINDOWS), last)
+        n = min(_BATCH_WINDOWS, n_windows - start)
+        inputs_bt, targets_bt = map(torch.from_numpy, stream.windows(batch, n_ctx))
         with torch.inference_mode():
             hidden_btd, logits_btv = forward(teacher, inputs_bt)
-        yield rows, hidden_btd, logits_btv, targets_bt
+        yield batch[:n], hidden_btd[:n], logits_btv[:n], targets_bt[:n]
 
 
 def _store_draws(

@@ -3,8 +3,9 @@
 Students of one teacher are measured together, so that the teacher reads the test split once.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from kdlaws.records import (
     WEIGHTS,
     digest,
     read_json,
+    read_record,
     write_json,
 )
 from kdlaws.shapes import Shape
@@ -70,9 +72,20 @@ def evaluate(study: Study, reporter: Reporter) -> Path:
         write_json(study.folder / REFERENCE, _reference(planned, text, test))
         _adopt_teachers(planned)
         _measure_missing(planned, text, test, reporter)
-        table = study.folder / "table.csv"
-        tables.write_table(tables.study_table(study.folder), table)
-        return table
+        return _write_table(planned)
+
+
+def _write_table(planned: Plan) -> Path:
+    """The study's runs and teachers; runs of other settings may lie in the same folder."""
+    folder = planned.study.folder
+    frame = tables.study_table(folder)
+    ours = {run.run_id for run in planned.runs} | {t.run_id for t in planned.teachers.values()}
+    is_ours = frame["run_id"].isin(ours)
+    if not is_ours.all():
+        n_others = int((~is_ours).sum())
+        print(f"{n_others} runs of other settings are left out of the table", file=sys.stderr)
+    tables.write_table(frame[is_ours], folder / "table.csv")
+    return folder / "table.csv"
 
 
 def _reference(planned: Plan, text: Text, test: EvaluationSet) -> dict[str, Any]:
@@ -103,7 +116,7 @@ def _adopt_teachers(planned: Plan) -> None:
     """A loaded teacher joins the study as a run of its own; its weights stay where they are."""
     for facts in planned.teachers.values():
         target = planned.study.folder / facts.run_id / RECORD
-        if not target.exists():
+        if facts.is_loaded:
             write_json(target, read_json(facts.folder / RECORD))
 
 
@@ -141,7 +154,7 @@ def _groups(
         if facts.run_id not in trained_here:
             by_teacher.setdefault(None, []).append(_loaded_teacher(facts, planned.study.folder))
     for teacher, subjects in by_teacher.items():
-        missing = [each for each in subjects if not _is_measured(each, test)]
+        missing = [each for each in subjects if not _is_measured(each, teacher, test)]
         yield from ((teacher, group) for group in _divide(missing))
 
 
@@ -167,25 +180,32 @@ def _loaded_teacher(facts: TeacherFacts, study_folder: Path) -> Subject:
     return Subject(facts.shape, facts.folder / WEIGHTS, study_folder / facts.run_id, {})
 
 
-def _is_measured(subject: Subject, test: EvaluationSet) -> bool:
+def _is_measured(subject: Subject, teacher: TeacherFacts | None, test: EvaluationSet) -> bool:
     """Measured on this test set by this code, or beyond measuring because it diverged."""
-    if read_json(subject.folder / RECORD)["status"] == "diverged":
+    if read_record(subject.folder)["status"] == "diverged":
         return True
     file = subject.folder / EVALUATION
-    return file.exists() and read_json(file).get("evaluation_sha256") == _identity(test)
+    return file.exists() and read_json(file).get("evaluation_sha256") == _identity(
+        subject, teacher, test
+    )
 
 
-def _identity(test: EvaluationSet) -> str:
-    return digest([EVALUATION_RECIPE, test.stream.sha256, test.n_windows, test.n_ctx])
+def _identity(subject: Subject, teacher: TeacherFacts | None, test: EvaluationSet) -> str:
+    """Of what an evaluation depends on: the text, the weights, and the teacher's."""
+    folders = [subject.folder, *([teacher.folder] if teacher else [])]
+    weights = [read_record(folder).get("weights_sha256") for folder in folders]
+    return digest([EVALUATION_RECIPE, test.stream.sha256, test.n_windows, test.n_ctx, weights])
 
 
 def _latency(
     planned: Plan, shapes: Mapping[Shape, Path], reporter: Reporter
 ) -> dict[str, dict[str, float | None]]:
-    """Latency of each shape by its name, measured now in a process of its own."""
+    """Latency of each shape by its key, measured now in a process of its own."""
     file = planned.study.folder / "latency.json"
     known = read_json(file) if file.exists() else {}
-    models = {s.name: w.parent.parent for s, w in shapes.items() if s.name not in known}
+    models = {
+        _latency_key(s): w.parent.parent for s, w in shapes.items() if _latency_key(s) not in known
+    }
     if models:
         arguments = (models, planned.study.n_ctx, file.with_suffix(".new.json"))
         task = Task("latency", latency.measure_shapes, arguments, 1e-6, 1)
@@ -194,6 +214,10 @@ def _latency(
         write_json(file, known)
         file.with_suffix(".new.json").unlink()
     return known
+
+
+def _latency_key(shape: Shape) -> str:
+    return f"{shape.name} of {shape.n_vocab} words, {shape.n_ctx} tokens"
 
 
 def _group_task(
@@ -206,8 +230,7 @@ def _group_task(
     """The group's share of a training step's cost is its forward pass, about a third."""
     shapes = [subject.shape for subject in group] + ([teacher.shape] if teacher else [])
     with_speed = [
-        Subject(each.shape, each.weights, each.folder, {**each.columns, **speed[each.shape.name]})
-        for each in group
+        replace(each, columns={**each.columns, **speed[_latency_key(each.shape)]}) for each in group
     ]
     return Task(
         name=f"evaluation of {group[0].folder.name} and {len(group) - 1} more",
@@ -243,11 +266,11 @@ def measure_group(
         on_tokens(targets_bt.numel())
     shared = {
         "teacher_cross_entropy": of_teacher.columns(test)["cross_entropy"] if teacher else None,
-        "evaluation_sha256": _identity(test),
         "n_test_tokens": test.n_tokens,
     }
     for subject, measure in zip(group, measures, strict=True):
-        _write(subject, measure.columns(test) | shared, measure)
+        identity = {"evaluation_sha256": _identity(subject, teacher, test)}
+        _write(subject, measure.columns(test) | shared | identity, measure)
 
 
 def _write(subject: Subject, columns: dict[str, Any], measure: Measures) -> None:
@@ -255,5 +278,8 @@ def _write(subject: Subject, columns: dict[str, Any], measure: Measures) -> None
     losses = {"nll": torch.cat(measure.nll).numpy()}
     if measure.kl:
         losses["kl"] = torch.cat(measure.kl).numpy()
-    np.savez(subject.folder / "evaluation.npz", **losses)  # type: ignore[arg-type]
+    partial = subject.folder / ".evaluation.partial.npz"
+    np.savez(partial, **losses)  # type: ignore[arg-type]
+    (subject.folder / EVALUATION).unlink(missing_ok=True)
+    partial.replace(subject.folder / "evaluation.npz")
     write_json(subject.folder / EVALUATION, columns | subject.columns | {"size_mb": size_mb})

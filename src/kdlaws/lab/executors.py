@@ -65,7 +65,9 @@ _stop: Any = None
 def _start_worker(reports: Any, stop: Any) -> None:
     global _reports, _stop
     _reports, _stop = reports, stop
+    # A signal to the whole group is the sweep's to handle: it asks its workers to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     import torch
 
@@ -137,6 +139,8 @@ class LocalProcesses:
                 task = running.pop(future)
                 unfinished.discard(task.name)
                 error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise error
                 if error is not None:
                     failed[task.name] = error
         self._drain(by_name, on_tokens)

@@ -1,6 +1,5 @@
 """A trained model as a Hugging Face folder that loads without kdlaws, with its model card."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,10 @@ def save_model(
     dtype: str,
 ) -> None:
     """Write weights (safetensors), config, tokenizer and card; the folder appears whole."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
     if dtype == "float32":
         model.save_pretrained(partial)
     else:

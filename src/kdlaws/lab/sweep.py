@@ -1,6 +1,7 @@
 """A study's pending work, in order: teachers, their stored outputs, students, longest first."""
 
 import fcntl
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from kdlaws.config import Study
 from kdlaws.errors import AllDivergedError, ConfigError, KdlawsError
 from kdlaws.lab import cache, teachers, tokens
 from kdlaws.lab.cache import CacheSpec
+from kdlaws.lab.corpus import Split
 from kdlaws.lab.executors import LocalProcesses, Task
 from kdlaws.lab.probe import seconds_per_token
 from kdlaws.lab.progress import Reporter
@@ -63,7 +65,34 @@ def train(study: Study, reporter: Reporter) -> Plan:
 def plan_study(study: Study, text: Text) -> Plan:
     """The plan against the text itself; the teachers' stream is made only if any is trained."""
     trains_teachers = any(teacher.size for teacher in study.teachers.values())
-    return plan(study, text.facts(with_teachers=trains_teachers))
+    noise = {level for block in study.students for level in block.noise if level}
+    planned = plan(study, text.facts(with_teachers=trains_teachers, noise=sorted(noise)))
+    _check_long_enough(study, text)
+    _check_held_out(planned, text)
+    return planned
+
+
+def _check_long_enough(study: Study, text: Text) -> None:
+    splits: tuple[Split, ...] = ("validation", "test")
+    for split in splits:
+        if not text.stream(split).n_windows(study.n_ctx):
+            raise ConfigError(
+                f"corpus.{split}_share: its text is shorter than one sequence of {study.n_ctx}",
+                remedy="take a larger share or corpus, or a smaller n_ctx",
+            )
+
+
+def _check_held_out(planned: Plan, text: Text) -> None:
+    """A loaded teacher must not have read the text that runs are measured on."""
+    measured_on = [*text.documents["validation"], *text.documents["test"]]
+    n_bytes = {document.sha256: document.n_bytes for document in measured_on}
+    for name, facts in planned.teachers.items():
+        if facts.is_loaded and (share := teachers.overlap(facts, n_bytes)):
+            raise ConfigError(
+                f"teachers.{name}.run: {facts.run_id} was trained on {share:.0%} of this study's "
+                "validation and test text",
+                remedy="divide the corpus (its seed and shares) as the teacher's study did",
+            )
 
 
 @contextmanager
@@ -122,6 +151,9 @@ class Tasks:
         """Caches first, since students wait for them; teachers before all; then longest first."""
         jobs = [self.job(branches) for branches in self.planned.trunks().values()]
         open_jobs = [job for job in jobs if not job.is_over()]
+        for job in jobs:
+            if job.is_over():  # killed after its last record
+                shutil.rmtree(job.trunk_folder, ignore_errors=True)
         specs = {job.cache.name: job.cache for job in open_jobs if job.cache}
         parent = self.study.folder / "cache"
         caches = [self._cache_task(s) for s in specs.values() if not (parent / s.name).exists()]
@@ -162,7 +194,7 @@ class Tasks:
             arguments=(spec, self.study.folder / "cache"),
             seconds_per_token=rate * forward_share,
             n_tokens=spec.n_tokens,
-            requires=spec.teacher.run_id if spec.teacher.run_id == spec.teacher.identity else None,
+            requires=None if spec.teacher.is_loaded else spec.teacher.run_id,
         )
 
     def job(self, branches: list[PlannedRun]) -> TrunkJob:

@@ -6,7 +6,7 @@ import torch
 from transformers import GraniteForCausalLM
 
 from kdlaws.errors import ArtefactError
-from kdlaws.records import WEIGHTS, file_digest, read_run
+from kdlaws.records import RECORD, WEIGHTS, file_digest, read_run
 from kdlaws.study import TeacherFacts
 
 
@@ -21,13 +21,20 @@ def load_model(folder: Path) -> GraniteForCausalLM:
 def load_teacher(facts: TeacherFacts) -> GraniteForCausalLM:
     """Raises ArtefactError if the weights are absent, or not those that were planned with."""
     weights = facts.folder / WEIGHTS
+    record = read_run(facts.folder)
     if not weights.exists():
+        diverged = record.get("status") == "diverged"
         raise ArtefactError(
-            f"the weights of teacher {facts.run_id} are missing",
+            f"teacher {facts.run_id} diverged"
+            if diverged
+            else f"the weights of teacher {facts.run_id} are missing",
             where=str(weights),
-            remedy="train the study's teachers first",
+            remedy="lower optimiser.learning_rate"
+            if diverged
+            else f"remove {facts.folder / RECORD}, and it will be trained again",
         )
-    if facts.identity not in (facts.run_id, file_digest(weights)):
+    sha256 = file_digest(weights)
+    if facts.identity not in (facts.run_id, sha256) or record.get("weights_sha256") != sha256:
         raise ArtefactError(
             f"the weights of teacher {facts.run_id} have changed since the study was planned",
             where=str(weights),

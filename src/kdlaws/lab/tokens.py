@@ -113,8 +113,8 @@ class Text:
         facts = read_json(manifest)
         return TokenStream(path=self.folder / facts.pop("file"), **facts)
 
-    def facts(self, *, with_teachers: bool) -> TextFacts:
-        """What planning needs; ``with_teachers`` if the study trains any."""
+    def facts(self, *, with_teachers: bool, noise: Iterable[float] = ()) -> TextFacts:
+        """What planning needs; ``with_teachers`` if the study trains any, and its noise levels."""
         n_teacher_tokens = self.stream("teacher").n_tokens - 1 if with_teachers else 0
         return TextFacts(
             corpus=corpus_label(self.corpus, self.corpus_sha256),
@@ -124,6 +124,7 @@ class Text:
             n_vocab=len(self.tokenizer),
             n_student_tokens=self.stream("student").n_tokens - 1,
             n_teacher_tokens=n_teacher_tokens,
+            n_noisy_tokens={q: self.stream("student", q).n_tokens - 1 for q in noise},
         )
 
 

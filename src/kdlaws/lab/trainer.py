@@ -27,7 +27,16 @@ from kdlaws.lab import objectives, students
 from kdlaws.lab.cache import CacheSpec, TeacherCache
 from kdlaws.lab.export import save_model
 from kdlaws.lab.tokens import Sampler, TokenStream, load_tokenizer
-from kdlaws.records import RECORD, WEIGHTS, file_digest, read_json, write_json, write_text
+from kdlaws.records import (
+    RECORD,
+    WEIGHTS,
+    file_digest,
+    finite,
+    read_json,
+    read_record,
+    write_json,
+    write_text,
+)
 from kdlaws.study import PlannedRun
 
 CHECKPOINT_SECONDS = 60
@@ -64,9 +73,7 @@ class TrunkJob:
 
     def is_over(self) -> bool:
         """Whether no branch is left to run: see ``gates.trunk_is_over``."""
-        done = [
-            read_json(self.folder / b.run_id / RECORD) for b in self.branches if self.is_done(b)
-        ]
+        done = [read_record(self.folder / b.run_id) for b in self.branches if self.is_done(b)]
         return trunk_is_over(done, len(self.branches))
 
 
@@ -209,7 +216,8 @@ class _Trunk:
     def _note(self, loss: float, norm: float, rate_factor: float) -> None:
         """Keep the metrics, and notice divergence: no loss, or twice that of a uniform guess."""
         step = self.progress.step
-        limit = 2 * math.log(self.job.first.shape.n_vocab)
+        uniform = math.log(self.job.first.shape.n_vocab)
+        limit = 2 * uniform + (self.job.first.run.embedding_weight or 0.0)
         self.diverged = not math.isfinite(loss) or loss > limit
         if step % METRICS_EVERY == 0 or step == 1 or self.diverged:
             n_tokens = step * self.job.first.batch_tokens
@@ -236,7 +244,7 @@ class _Trunk:
         if self.cache is not None:
             key = "teacher_stream_cross_entropy"
             record[key] = self.cache.manifest[key]
-        lines = (json.dumps(row) for row in self.progress.metrics)
+        lines = (json.dumps(finite(row)) for row in self.progress.metrics)
         write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
         write_text(folder / "run.yaml", self._describe(branch))
         if not self.diverged:
