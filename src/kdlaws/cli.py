@@ -16,7 +16,7 @@ import kdlaws
 from kdlaws import shapes
 from kdlaws.errors import InputError, KdlawsError, StoppedError
 from kdlaws.quantities import human
-from kdlaws.records import SCHEMA, finite
+from kdlaws.records import PLAN, SCHEMA, finite
 
 if TYPE_CHECKING:
     from kdlaws.config import Study
@@ -124,7 +124,7 @@ def train(
 
     if dry_run:
         planned, rates = sweep.dry_run(study)
-        rows = [planned.columns(r) | {"seconds": r.n_tokens * rates[r.shape]} for r in planned.runs]
+        rows = sweep.plan_rows(planned, rates)
         _print_json({"runs": rows}) if as_json else _print_plan(planned, rows, study.workers)
         return
     sweep.train(study, progress.Reporter("train"))
@@ -185,7 +185,7 @@ def runs(
 
     if csv is not None:
         tables.write_table(tables.study_table(folder), csv)
-    if not as_json and csv is not None and not (folder / "plan.json").exists():
+    if not as_json and csv is not None and not (folder / PLAN).exists():
         print(f"wrote {csv}")
         return
     _print_inventory(folder, as_json, every_run=True)

@@ -33,7 +33,7 @@ def subject(folder: Path, seed: int) -> Subject:
     weights = folder / WEIGHTS
     record = {"run_id": folder.name, "status": "done", "weights_sha256": file_digest(weights)}
     write_json(folder / "record.json", record)
-    return Subject(each, weights, folder, {"extra": 1})
+    return Subject(each, folder, folder, {"extra": 1})
 
 
 def measured(folder: Path) -> dict[str, float]:

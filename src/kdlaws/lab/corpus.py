@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -34,11 +35,11 @@ class Document:
     text: str
     stratum: str = ""
 
-    @property
+    @cached_property
     def n_bytes(self) -> int:
         return len(self.text.encode())
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
 

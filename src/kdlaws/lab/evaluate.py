@@ -15,13 +15,13 @@ import torch
 from kdlaws import tables
 from kdlaws.config import Study
 from kdlaws.errors import InputError
-from kdlaws.lab import latency, students
+from kdlaws.lab import latency, students, teachers
 from kdlaws.lab.executors import LocalProcesses, Task
 from kdlaws.lab.measures import EvaluationSet, Measures, TeacherOutput
 from kdlaws.lab.probe import seconds_per_token
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.reference import Bigram, bigram_line
-from kdlaws.lab.sweep import plan_study, raise_for, study_lock, teacher_overlap
+from kdlaws.lab.sweep import plan_study, raise_for, study_lock
 from kdlaws.lab.teachers import load_model, load_teacher
 from kdlaws.lab.tokens import Text
 from kdlaws.records import (
@@ -36,7 +36,7 @@ from kdlaws.records import (
     write_json,
 )
 from kdlaws.shapes import Shape
-from kdlaws.study import Plan, PlannedRun, TeacherFacts
+from kdlaws.study import Plan, TeacherFacts
 
 EVALUATION_RECIPE = 1
 """Raised whenever the numerics of evaluation change."""
@@ -46,10 +46,10 @@ GROUP_RUNS, GROUP_PARAMS = 24, 100_000_000  # measured together; what they hold 
 
 @dataclass(frozen=True)
 class Subject:
-    """A finished run to measure: where its weights are, where the result goes, what is known."""
+    """A finished run to measure: whose model, where the result goes, what is known."""
 
     shape: Shape
-    weights: Path
+    source: Path
     folder: Path
     columns: dict[str, Any]
 
@@ -124,8 +124,7 @@ def _measure_missing(planned: Plan, text: Text, test: EvaluationSet, reporter: R
     groups = list(_groups(planned, text, test))
     if not groups:
         return
-    shapes = {subject.shape: subject.weights for _, group in groups for subject in group}
-    speed = _latency(planned, shapes, reporter)
+    speed = _latency(planned, {each.shape: each.source for _, group in groups for each in group})
     rates = seconds_per_token(_all_shapes(groups), planned.study.optimiser.batch_tokens)
     tasks = [_group_task(teacher, group, test, speed, rates) for teacher, group in groups]
     tasks.sort(key=lambda task: -task.seconds)
@@ -144,15 +143,19 @@ def _groups(
     planned: Plan, text: Text, test: EvaluationSet
 ) -> Iterator[tuple[TeacherFacts | None, list[Subject]]]:
     """Unmeasured runs by teacher, the teachers themselves among those that have none."""
+    read = {document.sha256: document.n_bytes for document in text.documents["student"]}
+    overlaps = {facts: teachers.overlap(facts, read) for facts in planned.teachers.values()}
     by_teacher: dict[TeacherFacts | None, list[Subject]] = {}
-    for planned_run in planned.runs:
-        if (planned.study.folder / planned_run.run_id / RECORD).exists():
-            subject = _subject(planned_run, planned, text)
-            by_teacher.setdefault(planned_run.teacher, []).append(subject)
-    trained_here = {planned_run.run_id for planned_run in planned.runs}
+    for run in planned.runs:
+        folder = planned.study.folder / run.run_id
+        if (folder / RECORD).exists():
+            columns = {"teacher_overlap": overlaps[run.teacher] if run.teacher else None}
+            subject = Subject(run.shape, folder, folder, columns)
+            by_teacher.setdefault(run.teacher, []).append(subject)
     for facts in planned.teachers.values():
-        if facts.run_id not in trained_here:
-            by_teacher.setdefault(None, []).append(_loaded_teacher(facts, planned.study.folder))
+        if facts.is_loaded:
+            subject = Subject(facts.shape, facts.folder, planned.study.folder / facts.run_id, {})
+            by_teacher.setdefault(None, []).append(subject)
     for teacher, subjects in by_teacher.items():
         missing = [each for each in subjects if not _is_measured(each, teacher, test)]
         yield from ((teacher, group) for group in _divide(missing))
@@ -168,16 +171,6 @@ def _divide(subjects: Sequence[Subject]) -> Iterator[list[Subject]]:
         group.append(subject)
     if group:
         yield group
-
-
-def _subject(planned_run: PlannedRun, planned: Plan, text: Text) -> Subject:
-    folder = planned.study.folder / planned_run.run_id
-    overlap = teacher_overlap(planned_run, text)
-    return Subject(planned_run.shape, folder / WEIGHTS, folder, {"teacher_overlap": overlap})
-
-
-def _loaded_teacher(facts: TeacherFacts, study_folder: Path) -> Subject:
-    return Subject(facts.shape, facts.folder / WEIGHTS, study_folder / facts.run_id, {})
 
 
 def _is_measured(subject: Subject, teacher: TeacherFacts | None, test: EvaluationSet) -> bool:
@@ -197,15 +190,12 @@ def _identity(subject: Subject, teacher: TeacherFacts | None, test: EvaluationSe
     return digest([EVALUATION_RECIPE, test.stream.sha256, test.n_windows, test.n_ctx, weights])
 
 
-def _latency(
-    planned: Plan, shapes: Mapping[Shape, Path], reporter: Reporter
-) -> dict[str, dict[str, float | None]]:
+def _latency(planned: Plan, sources: Mapping[Shape, Path]) -> dict[str, dict[str, float | None]]:
     """Latency of each shape by its key, measured now in a process of its own."""
     file = planned.study.folder / "latency.json"
     known = read_json(file) if file.exists() else {}
-    models = {
-        _latency_key(s): w.parent.parent for s, w in shapes.items() if _latency_key(s) not in known
-    }
+    models = {_latency_key(shape): source for shape, source in sources.items()}
+    models = {key: source for key, source in models.items() if key not in known}
     if models:
         arguments = (models, planned.study.n_ctx, file.with_suffix(".new.json"))
         task = Task("latency", latency.measure_shapes, arguments, 1e-6, 1)
@@ -250,7 +240,7 @@ def measure_group(
     """Score every run of a group on the test windows and write what was measured beside it."""
     torch.set_num_threads(1)
     taught_by = load_teacher(teacher) if teacher else None
-    models = [load_model(subject.weights.parent.parent) for subject in group]
+    models = [load_model(subject.source) for subject in group]
     measures = [Measures() for _ in group]
     of_teacher = Measures()
     for inputs_bt, targets_bt in test.batches():
@@ -274,7 +264,7 @@ def measure_group(
 
 
 def _write(subject: Subject, columns: dict[str, Any], measure: Measures) -> None:
-    size_mb = subject.weights.stat().st_size / 2**20
+    size_mb = (subject.source / WEIGHTS).stat().st_size / 2**20
     losses = {"nll": torch.cat(measure.nll).numpy()}
     if measure.kl:
         losses["kl"] = torch.cat(measure.kl).numpy()

@@ -36,7 +36,7 @@ def width_multiple(shape: Shape) -> float:
     return shape.d_model / BASE_WIDTH
 
 
-def granite_config(shape: Shape, end_of_text_id: int = 0) -> GraniteConfig:
+def granite_config(shape: Shape) -> GraniteConfig:
     """The stock config; the library's attention_multiplier of 1.0 is not muP's 1/sqrt(head)."""
     return GraniteConfig(
         vocab_size=shape.n_vocab,
@@ -51,8 +51,6 @@ def granite_config(shape: Shape, end_of_text_id: int = 0) -> GraniteConfig:
         embedding_multiplier=EMBEDDING_MULTIPLIER,
         logits_scaling=width_multiple(shape),
         tie_word_embeddings=True,
-        bos_token_id=end_of_text_id,
-        eos_token_id=end_of_text_id,
         pad_token_id=None,
     )
 

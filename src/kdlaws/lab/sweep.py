@@ -21,7 +21,7 @@ from kdlaws.lab.probe import seconds_per_token
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.tokens import Text
 from kdlaws.lab.trainer import TrunkJob, train_trunk
-from kdlaws.records import PLAN, RECORD, read_json, write_json, write_text
+from kdlaws.records import PLAN, RECORD, read_record, write_json, write_text
 from kdlaws.shapes import Shape
 from kdlaws.study import Plan, PlannedRun, plan
 
@@ -115,10 +115,14 @@ def _describe(planned: Plan, rates: Mapping[Shape, float]) -> None:
     folder = planned.study.folder
     settings = planned.study.model_dump(mode="json")
     write_text(folder / "study.yaml", yaml.safe_dump(settings, sort_keys=False))
-    rows = [
+    write_json(folder / PLAN, plan_rows(planned, rates))
+
+
+def plan_rows(planned: Plan, rates: Mapping[Shape, float]) -> list[dict[str, Any]]:
+    """What is known of each run before training, with the seconds it would take alone."""
+    return [
         planned.columns(run) | {"seconds": run.n_tokens * rates[run.shape]} for run in planned.runs
     ]
-    write_json(folder / PLAN, rows)
 
 
 def raise_for(failed: Mapping[str, BaseException]) -> None:
@@ -131,8 +135,8 @@ def raise_for(failed: Mapping[str, BaseException]) -> None:
 
 
 def _raise_if_all_diverged(planned: Plan) -> None:
-    records = [planned.study.folder / run.run_id / RECORD for run in planned.runs]
-    statuses = {read_json(record)["status"] for record in records if record.exists()}
+    runs = [planned.study.folder / run.run_id for run in planned.runs]
+    statuses = {read_record(run)["status"] for run in runs if (run / RECORD).exists()}
     if statuses == {"diverged"}:
         raise AllDivergedError("every run diverged", remedy="lower optimiser.learning_rate")
 
@@ -150,10 +154,12 @@ class Tasks:
     def pending(self) -> list[Task]:
         """Caches first, since students wait for them; teachers before all; then longest first."""
         jobs = [self.job(branches) for branches in self.planned.trunks().values()]
-        open_jobs = [job for job in jobs if not job.is_over()]
+        open_jobs: list[TrunkJob] = []
         for job in jobs:
-            if job.is_over():  # killed after its last record
+            if job.is_over():  # its sweep may have been killed just after the last record
                 shutil.rmtree(job.trunk_folder, ignore_errors=True)
+            else:
+                open_jobs.append(job)
         specs = {job.cache.name: job.cache for job in open_jobs if job.cache}
         parent = self.study.folder / "cache"
         caches = [self._cache_task(s) for s in specs.values() if not (parent / s.name).exists()]
@@ -256,11 +262,3 @@ class Tasks:
             draws=self.study.cache.draws,
             slices=self.study.cache.slices,
         )
-
-
-def teacher_overlap(planned: PlannedRun, text: Text) -> float | None:
-    """Share of the student's text that its teacher was trained on; None where not recorded."""
-    if planned.teacher is None:
-        return None
-    read = {document.sha256: document.n_bytes for document in text.documents["student"]}
-    return teachers.overlap(planned.teacher, read)

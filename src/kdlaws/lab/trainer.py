@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -325,7 +325,7 @@ class _Trunk:
         weights = folder / f"{self.progress.step}.safetensors"
         save_file(self._capture(), weights.with_suffix(".partial"))
         weights.with_suffix(".partial").replace(weights)
-        write_json(folder / "progress.json", self.progress.__dict__)
+        write_json(folder / "progress.json", asdict(self.progress))
         for old in folder.glob("*.safetensors"):
             if old != weights:
                 old.unlink()
@@ -349,5 +349,4 @@ class _Trunk:
             self.on_tokens(progress.step * self.job.first.batch_tokens)
 
     def _copy_progress(self) -> Progress:
-        now = self.progress
-        return Progress(now.step, now.wall_s, now.cpu_s, list(now.metrics))
+        return replace(self.progress, metrics=list(self.progress.metrics))
