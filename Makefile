@@ -11,7 +11,7 @@ made := $(VENV)/pyvenv.cfg
 installed := $(VENV)/.installed
 installed_dev := $(VENV)/.installed-dev
 
-.PHONY: help demo test check teachers clean
+.PHONY: help demo test check bench teachers clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -30,6 +30,13 @@ check: $(installed_dev) ## lint, format, types, the examples in the documentatio
 	$(python) -m ruff format --check
 	$(python) -m mypy
 	$(python) -m pytest tests/test_docs.py
+
+bench: $(installed) ## what benchmarks/*.md rest on: hours
+	$(python) train.py configs/tuning.yaml
+	$(python) evaluate.py configs/tuning.yaml
+	$(python) benchmarks/tuning.py runs/tuning/table.csv
+	$(python) benchmarks/branches.py
+	$(python) benchmarks/dense.py
 
 teachers: $(installed) ## train the shipped teachers again
 	$(python) train.py configs/teachers.yaml

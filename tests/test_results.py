@@ -46,10 +46,64 @@ def test_the_smallest_teacher_still_measures_what_its_record_says(tmp_path: Path
     assert float(found) == pytest.approx(recorded, abs=1e-4)
 
 
+DEFAULT = RESULTS / "default"
+
+
 def test_the_readme_tells_the_committed_study() -> None:
     """Its ten lines, but for the last, which says where the report lies."""
     from kdlaws.advice import summary
 
     readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
-    for line in summary(RESULTS / "default").splitlines()[:-1]:
+    for line in summary(DEFAULT).splitlines()[:-1]:
         assert line in readme
+
+
+def test_every_finding_in_the_readme_is_made_from_the_committed_study() -> None:
+    """The list of findings is what ``story`` tells, sentence by sentence, and nothing else."""
+    from kdlaws.advice import story
+
+    readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## What the default study says")[1].split("\n## ")[0]
+    told = [" ".join(bullet.split()) for bullet in section.split("\n- ")[1:]]
+    assert told == story(DEFAULT)
+
+
+def test_the_committed_study_scales() -> None:
+    """Slopes in N and D below zero with 95 % intervals; more is nowhere significantly worse."""
+    from kdlaws.advice import findings
+    from kdlaws.advice.evidence import by_size, load
+
+    evidence = load(DEFAULT)
+    for method in evidence.methods:
+        in_n = findings.size_slope(evidence, method)
+        in_d = findings.data_slopes(evidence, method)
+        assert in_n is not None
+        assert set(in_d) == set(by_size(evidence.of(method)))
+        assert len(in_d) >= 4
+        for slope in (in_n, *in_d.values()):
+            assert slope.interval(0.95)[1] < 0
+    steps = findings.steps(evidence)
+    assert len(steps) > 90
+    assert not any(step.is_inverted for step in steps)
+
+
+def test_token_level_beats_scratch_on_little_data_at_every_size() -> None:
+    from kdlaws.advice import findings
+    from kdlaws.advice.evidence import load
+
+    evidence = load(DEFAULT)
+    for fraction in (0.01, 0.1):
+        gain = findings.gain(evidence, "token", fraction)
+        assert gain is not None
+        assert gain.n_wins == gain.n_sizes >= 4
+
+
+def test_no_undertrained_run_is_in_a_fit_of_the_committed_study() -> None:
+    """Each fit's number of runs is that of the one-pass rows which are done."""
+    from kdlaws.advice.evidence import done, load, one_pass
+
+    evidence = load(DEFAULT)
+    assert len(evidence.fits) >= 5
+    for name, fitted in evidence.fits.items():
+        rows = one_pass(evidence.of(name.split("-")[1]))
+        assert fitted.n_runs == len(done(rows)) < len(rows)

@@ -96,6 +96,31 @@ def test_a_rate_is_part_only_of_its_own_methods_identity(tmp_path: Path) -> None
     assert len(common) == len(changed) - embedding
 
 
+def test_a_block_may_have_its_own_rates_and_batches(tmp_path: Path) -> None:
+    ours = study(
+        tmp_path, "students.1.learning_rate=[0.01, 0.03]", "students.1.batch_tokens=[128, 512]"
+    )
+    blocks = [r for r in plan(ours, TEXT).runs if r.run.batch_tokens != 256]
+    assert {(r.run.learning_rate, r.run.batch_tokens) for r in blocks} == {
+        (rate, batch) for rate in (0.01, 0.03) for batch in (128, 512)
+    }
+    for each in blocks:
+        assert each.n_steps == 64_000 * each.run.passes // each.run.batch_tokens
+
+
+def test_a_blocks_rate_and_the_optimisers_are_the_same_run(tmp_path: Path) -> None:
+    """A run is what was done, wherever the file said so."""
+    said = ["optimiser.learning_rate=0.03", "optimiser.batch_tokens=128"]
+    keys = ("learning_rate=0.03", "batch_tokens=128")
+    block = [f"students.{index}.{key}" for index in (0, 1) for key in keys]
+
+    def students(*overrides: str) -> set[str]:
+        runs = plan(study(tmp_path, *overrides), TEXT).runs
+        return {r.run_id for r in runs if r.run.method == "scratch" and r.run.role == "student"}
+
+    assert students(*said) == students(*block)
+
+
 def test_text_and_tokenizer_are_part_of_identity(tmp_path: Path) -> None:
     from dataclasses import replace
 

@@ -284,7 +284,8 @@ def report(
     page = advice.build_report(study.folder)
     if as_json:
         lines = advice.summary(study.folder).splitlines()
-        _print_json({"report": str(page), "summary": lines})
+        findings = advice.story(study.folder)
+        _print_json({"report": str(page), "summary": lines, "findings": findings})
     else:
         print(advice.summary(study.folder))
     if open_page:

@@ -138,19 +138,25 @@ class Students(Strict):
         tuple[Annotated[Share, Field(gt=0)], ...], Several, Field(min_length=1)
     ] = (1.0,)
     temperature: Annotated[tuple[Positive, ...], Several, Field(min_length=1)] = (1.0,)
-    embedding_weight: Annotated[tuple[Positive, ...], Several, Field(min_length=1)] = (1.0,)
+    embedding_weight: Annotated[tuple[Positive, ...], Several, Field(min_length=1)] = (3.0,)
     noise: Annotated[tuple[Share, ...], Several, Field(min_length=1)] = (0.0,)
     seeds: Annotated[tuple[Seed, ...], Several, Field(min_length=1)] = (0,)
+    learning_rate: Annotated[tuple[Positive, ...], Several] = Field(
+        (), description="peak rates; the method's of optimiser.learning_rate if none is given"
+    )
+    batch_tokens: Annotated[tuple[PositiveCount, ...], Several] = Field(
+        (), description="optimiser.batch_tokens if none is given"
+    )
 
 
 class Optimiser(Strict):
     """AdamW in the parametrisation of ``lab/students.py``; rates are those of the base width."""
 
     learning_rate: dict[Method, Positive] = Field(
-        {"scratch": 0.02, "token": 0.02, "embedding": 0.02},
+        {"scratch": 0.01, "token": 0.01, "embedding": 0.01},
         description="peak rate, one for all methods or one each",
     )
-    batch_tokens: PositiveCount = 512
+    batch_tokens: PositiveCount = 256
     weight_decay: Annotated[Number, Field(ge=0)] = 0.02
     clip: Positive = Field(1.0, description="norm that gradients are clipped to")
     warmup_share: Annotated[Share, Field(le=0.1)] = Field(
@@ -210,14 +216,12 @@ class Study(Strict):
             _require_known(f"{where}.fractions", block.fractions, self.epochs)
             if set(block.methods) - {"scratch"} and not block.teachers:
                 raise ValueError(f"{where}.teachers: {', '.join(block.methods)} need a teacher")
+            for batch_tokens in block.batch_tokens:
+                _require_whole_windows(f"{where}.batch_tokens", batch_tokens, self.n_ctx)
         for fraction, levels in self.epochs.items():
             if any(low >= high for low, high in pairwise(levels)):
                 raise ValueError(f"epochs.{fraction:g}: passes must increase, not {levels}")
-        if self.optimiser.batch_tokens % self.n_ctx:
-            raise ValueError(
-                f"optimiser.batch_tokens: {self.optimiser.batch_tokens} is not a multiple of "
-                f"n_ctx = {self.n_ctx}"
-            )
+        _require_whole_windows("optimiser.batch_tokens", self.optimiser.batch_tokens, self.n_ctx)
         for key in ("validation_tokens", "test_tokens"):
             if getattr(self.corpus, key) < self.n_ctx:
                 raise ValueError(f"corpus.{key}: is less than one sequence of {self.n_ctx}")
@@ -236,6 +240,11 @@ def _require_known(where: str, names: Iterable[Any], known: Mapping[Any, Any]) -
         if name not in known:
             allowed = ", ".join(str(each) for each in known) or "none is defined"
             raise ValueError(f"{where}: unknown {name!r}; allowed: {allowed}")
+
+
+def _require_whole_windows(where: str, batch_tokens: int, n_ctx: int) -> None:
+    if batch_tokens % n_ctx:
+        raise ValueError(f"{where}: {batch_tokens} is not a multiple of n_ctx = {n_ctx}")
 
 
 def load_study(path: Path, overrides: Iterable[str] = ()) -> Study:

@@ -8,15 +8,22 @@ import hashlib
 import json
 import math
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdlaws.errors import ArtefactError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 SCHEMA = 1
 RECORD, EVALUATION = "record.json", "evaluation.json"
-PLAN, REFERENCE = "plan.json", "reference.json"
+PLAN, REFERENCE, LOSSES = "plan.json", "reference.json", "losses.npz"
+_NOT_OURS = (OSError, EOFError, TypeError, ValueError, KeyError, NotImplementedError)
 WEIGHTS = Path("model") / "model.safetensors"
 
 
@@ -93,3 +100,37 @@ def read_run(folder: Path) -> dict[str, Any]:
     if (folder / EVALUATION).exists():
         run |= read_json(folder / EVALUATION)
     return run
+
+
+def write_losses(folder: Path, losses: "Mapping[str, NDArray[np.float64]]") -> None:
+    """Every run's nats per token on each test sequence, in one small file, single precision."""
+    import numpy as np
+
+    partial = folder / f".{LOSSES}.{os.getpid()}.partial.npz"
+    np.savez_compressed(
+        partial,
+        run_id=np.array(list(losses)),
+        nll=np.array(list(losses.values()), dtype=np.float32),
+    )
+    partial.replace(folder / LOSSES)
+
+
+def read_losses(folder: Path) -> "dict[str, NDArray[np.float64]]":
+    """What ``write_losses`` wrote, by run_id; empty where there is no such file.
+
+    Raises ArtefactError where the file is none of ours.
+    """
+    import numpy as np
+
+    file = folder / LOSSES
+    if not file.exists():
+        return {}
+    try:
+        # opened here: numpy leaves a damaged archive open
+        with file.open("rb") as opened, np.load(opened) as arrays:
+            pairs = zip(arrays["run_id"], arrays["nll"].astype(np.float64), strict=True)
+            return {str(run_id): nll for run_id, nll in pairs}
+    except (*_NOT_OURS, zipfile.BadZipFile, zlib.error) as error:
+        raise ArtefactError(
+            f"cannot be read ({error})", where=str(file), remedy="run evaluate again"
+        ) from None

@@ -25,7 +25,10 @@ BYTES_PER_TOKEN = 3.6
 
 @dataclass(frozen=True)
 class Run:
-    """One run as the study file names it. ``passes`` is its length in epochs of its fraction."""
+    """One run as the study file names it.
+
+    ``passes`` is its length in epochs of its fraction, ``learning_rate`` the peak at base width.
+    """
 
     role: Literal["student", "teacher"]
     size: str
@@ -37,6 +40,8 @@ class Run:
     fraction: float
     noise: float
     seed: int
+    learning_rate: float
+    batch_tokens: int
     passes: float
 
 
@@ -89,7 +94,6 @@ class PlannedRun:
     warmup_steps: int
     n_tokens: int
     n_unique_tokens: int
-    batch_tokens: int
     teacher: TeacherFacts | None
 
     @property
@@ -141,24 +145,30 @@ def runs_of(study: Study) -> list[Run]:
 
 
 def _runs_of_block(block: Students, study: Study) -> Iterable[Run]:
-    for size, method, fraction, noise, seed in product(
-        block.sizes, block.methods, block.fractions, block.noise, block.seeds
+    batches = block.batch_tokens or (study.optimiser.batch_tokens,)
+    for size, method, fraction, noise, seed, batch_tokens in product(
+        block.sizes, block.methods, block.fractions, block.noise, block.seeds, batches
     ):
-        for teacher, kd_weight, temperature, embedding_weight in _settings(block, method):
-            for passes in study.epochs[fraction]:
-                yield Run(
-                    role="student",
-                    size=size,
-                    method=method,
-                    teacher=teacher,
-                    kd_weight=kd_weight,
-                    temperature=temperature,
-                    embedding_weight=embedding_weight,
-                    fraction=fraction,
-                    noise=noise,
-                    seed=seed,
-                    passes=passes,
-                )
+        rates = block.learning_rate or (study.optimiser.learning_rate[method],)
+        for setting, rate, passes in product(
+            _settings(block, method), rates, study.epochs[fraction]
+        ):
+            teacher, kd_weight, temperature, embedding_weight = setting
+            yield Run(
+                role="student",
+                size=size,
+                method=method,
+                teacher=teacher,
+                kd_weight=kd_weight,
+                temperature=temperature,
+                embedding_weight=embedding_weight,
+                fraction=fraction,
+                noise=noise,
+                seed=seed,
+                learning_rate=rate,
+                batch_tokens=batch_tokens,
+                passes=passes,
+            )
 
 
 def _settings(block: Students, method: Method) -> Iterable[tuple[Any, Any, Any, Any]]:
@@ -255,9 +265,21 @@ def _plan_teacher(study: Study, text: TextFacts, name: str) -> PlannedRun | None
             remedy="raise corpus.teacher_share, or take a larger corpus",
         )
     run = Run(
-        "teacher", teacher.size, "scratch", None, None, None, None, 1.0, 0.0, teacher.seed, 1.0
+        role="teacher",
+        size=teacher.size,
+        method="scratch",
+        teacher=None,
+        kd_weight=None,
+        temperature=None,
+        embedding_weight=None,
+        fraction=1.0,
+        noise=0.0,
+        seed=teacher.seed,
+        learning_rate=study.optimiser.learning_rate["scratch"],
+        batch_tokens=study.optimiser.batch_tokens,
+        passes=1.0,
     )
-    n_steps = max(1, teacher.n_tokens // study.optimiser.batch_tokens)
+    n_steps = max(1, teacher.n_tokens // run.batch_tokens)
     return _planned(study, text, run, n_windows, n_steps, n_steps, None, dtype=teacher.dtype)
 
 
@@ -265,8 +287,9 @@ def _plan_student(
     study: Study, text: TextFacts, teachers: Mapping[str, TeacherFacts], run: Run
 ) -> PlannedRun:
     n_windows = _windows(study, text, run)
-    n_steps = _steps(study, n_windows, run.passes)
-    shortest = _steps(study, n_windows, study.epochs[run.fraction][0])
+    n_tokens = n_windows * study.n_ctx
+    n_steps = _steps(n_tokens, run.passes, run.batch_tokens)
+    shortest = _steps(n_tokens, study.epochs[run.fraction][0], run.batch_tokens)
     teacher = teachers[run.teacher] if run.teacher else None
     return _planned(study, text, run, n_windows, n_steps, shortest, teacher)
 
@@ -276,17 +299,17 @@ def _windows(study: Study, text: TextFacts, run: Run) -> int:
     available, fraction = text.student_tokens(run.noise), run.fraction
     slice_tokens = min(study.corpus.slice_tokens or available, available)
     n_windows = int(fraction * (slice_tokens // study.n_ctx))
-    if n_windows * study.n_ctx < study.optimiser.batch_tokens:
+    if n_windows * study.n_ctx < run.batch_tokens:
         raise ConfigError(
             f"students: fraction {fraction:g} of {slice_tokens} tokens is less than one batch of "
-            f"{study.optimiser.batch_tokens}",
+            f"{run.batch_tokens}",
             remedy="take a larger corpus, corpus.slice_tokens or fraction",
         )
     return n_windows
 
 
-def _steps(study: Study, n_windows: int, passes: float) -> int:
-    return max(1, int(passes * n_windows * study.n_ctx / study.optimiser.batch_tokens))
+def _steps(n_tokens: int, passes: float, batch_tokens: int) -> int:
+    return max(1, int(passes * n_tokens / batch_tokens))
 
 
 def _planned(
@@ -304,7 +327,7 @@ def _planned(
     identity = _identity(study, text, run, size, n_windows, warmup_steps, teacher)
     trunk_hash = digest(identity)
     run_hash = digest({"trunk": trunk_hash, "n_steps": n_steps, "dtype": dtype})
-    n_tokens = n_steps * study.optimiser.batch_tokens
+    n_tokens = n_steps * run.batch_tokens
     label = _label(run)
     return PlannedRun(
         run=run,
@@ -316,7 +339,6 @@ def _planned(
         warmup_steps=warmup_steps,
         n_tokens=n_tokens,
         n_unique_tokens=min(n_tokens, n_windows * study.n_ctx),
-        batch_tokens=study.optimiser.batch_tokens,
         teacher=teacher,
     )
 
@@ -332,7 +354,8 @@ def _identity(
 ) -> dict[str, Any]:
     """Everything that changes a trunk's numbers, and nothing else."""
     optimiser = study.optimiser.model_dump()
-    optimiser["learning_rate"] = optimiser["learning_rate"][run.method]
+    optimiser["learning_rate"] = run.learning_rate
+    optimiser["batch_tokens"] = run.batch_tokens
     optimiser["warmup_steps"] = warmup_steps
     del optimiser["warmup_share"]
     return {
@@ -401,7 +424,8 @@ def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
         "n_unique_tokens": planned.n_unique_tokens,
         "epochs": planned.epochs,
         "n_steps": planned.n_steps,
-        "batch_tokens": planned.batch_tokens,
+        "batch_tokens": run.batch_tokens,
+        "learning_rate": run.learning_rate,
         "seed": run.seed,
         "trunk": planned.trunk,
         "teacher": teacher.run_id if teacher else None,

@@ -41,7 +41,7 @@ COLUMNS: tuple[str, ...] = (
     *("cache_saved_flops", "forward_flops_per_token"),
     *("prefill_ms_p50", "prefill_ms_p95", "decode_ms_p50", "decode_ms_p95"),
     *("peak_memory_mb", "size_mb", "device", "wall_s", "status"),
-    "embedding_weight",
+    *("embedding_weight", "learning_rate", "teacher_stream_cross_entropy"),
 )
 
 _TEXT_COLUMNS = frozenset(

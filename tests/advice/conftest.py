@@ -1,15 +1,20 @@
-"""A synthetic study folder with a known law and known gains."""
+"""A synthetic study folder with a known law, known gains and known standard errors."""
 
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
+from kdlaws.records import write_losses
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kdlaws.advice.evidence import Evidence
 
 SIZES = (12_576, 98_112, 332_448, 791_680, 1_532_160)
@@ -24,8 +29,13 @@ UNIQUE_TOKENS = {0.1: 70_000, 0.01: 7_000}
 EPOCHS = {0.1: (2, 4, 8), 0.01: (8, 16, 32)}
 BEST_EPOCHS = {0.1: 4, 0.01: 16}
 REPEATED_GAINS = {0.1: 0.35, 0.01: 0.45}
-TEACHER = {"run_id": "teacher-192x6", "n": 2_654_208, "cross_entropy": 2.35}
-WEAK_TEACHER = {"run_id": "teacher-96x3", "n": 332_448, "cross_entropy": 2.52}
+TEACHER = {"run_id": "teacher-192x6", "n": 2_654_208, "cross_entropy": 2.35, "stream": 2.31}
+WEAK_TEACHER = {"run_id": "teacher-96x3", "n": 332_448, "cross_entropy": 2.52, "stream": 2.50}
+# 58 % of 700k tokens are the branch at 406k: the noisy run is .05 nats worse than its null.
+NOISE, BEYOND_NULL = 0.42, 0.05
+N_SEQUENCES = 384
+RUN_SE, OWN_SE = 0.008, 0.002
+"""Standard errors over test sequences, nats: of one run, and of what no other run shares."""
 
 Row = dict[str, Any]
 
@@ -59,10 +69,12 @@ def row(size: int, method: str, seed: int, by: Row = TEACHER, **columns: Any) ->
         "teacher": teacher.get("run_id"),
         "teacher_n_params_non_embedding": teacher.get("n"),
         "teacher_cross_entropy": teacher.get("cross_entropy"),
+        "teacher_stream_cross_entropy": teacher.get("stream"),
+        "teacher_overlap": 0.0 if teacher else None,
         "n_params": n + 32_768,
         "n_params_non_embedding": n,
         "selected": True,
-        "cross_entropy_se": 0.008,
+        "cross_entropy_se": RUN_SE,
         "student_flops": 6 * n * columns["n_tokens"],
         "forward_flops_per_token": 2 * n + 65_536,
         "decode_ms_p50": 0.4 + n / 4e6,
@@ -115,10 +127,46 @@ def unusual_rows() -> Iterator[Row]:
     """A weaker teacher at two sizes, another weight, noise, and runs that no law may read."""
     for size in (0, 1):
         yield from one_pass(size, "token", 0, GAINS["token"][size] - 0.04, by=WEAK_TEACHER)
-    yield row(2, "token", 0, kd_weight=0.5, cross_entropy=2.0, **once(700_000))
-    yield row(1, "scratch", 0, noise=0.2, cross_entropy=3.3, **once(700_000))
+    half = {"kd_weight": 0.5, "run_id": "token-2-half-weight", "cross_entropy": 2.0}
+    yield row(2, "token", 0, **half, **once(700_000))
+    null = law(SIZES[1], 406_000) * jitter(1, 0, 406_000)
+    noisy = {"noise": NOISE, "cross_entropy": null + BEYOND_NULL}
+    yield row(1, "scratch", 0, **noisy, **once(700_000))
     yield row(4, "scratch", 0, cross_entropy=4.6, status="undertrained", **once(100_000))
     yield row(3, "token", 7, cross_entropy=None, status="diverged", **once(700_000))
+
+
+def wave(number: int) -> "NDArray[np.float64]":
+    """Of mean 0 and mean square 1; any two below ``N_SEQUENCES / 2`` are orthogonal."""
+    scale = 1 if number == N_SEQUENCES // 2 else math.sqrt(2)
+    return scale * np.cos(2 * math.pi * number * np.arange(N_SEQUENCES) / N_SEQUENCES)
+
+
+def losses_by_sequence(rows: Iterable[Row]) -> "dict[str, NDArray[np.float64]]":
+    """Each run's losses, their mean its cross-entropy.
+
+    One wave is common to all runs and cancels in differences; one is a run's own. A run alone has
+    the standard error ``RUN_SE``, the difference of two exactly ``OWN_SE`` times root 2.
+    """
+    scored = [each for each in rows if each["cross_entropy"] is not None]
+    assert len(scored) < N_SEQUENCES / 2
+    common = math.sqrt((RUN_SE**2 - OWN_SE**2) * (N_SEQUENCES - 1)) * wave(N_SEQUENCES // 2)
+    own = OWN_SE * math.sqrt(N_SEQUENCES - 1)
+    return {
+        each["run_id"]: each["cross_entropy"] + common + own * wave(number)
+        for number, each in enumerate(scored, start=1)
+    }
+
+
+def _write_rows(folder: Path, rows: list[Row], without: Iterable[str], losses: bool) -> None:
+    folder.mkdir(parents=True)
+    with (folder / "table.csv").open("w", newline="") as file:
+        kept = [name for name in rows[0] if name not in set(without)]
+        writer = csv.DictWriter(file, kept, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    if losses:
+        write_losses(folder, losses_by_sequence(rows))
 
 
 def _write_study(
@@ -130,15 +178,11 @@ def _write_study(
     unusual: bool = True,
     reference: bool = True,
     without: Iterable[str] = (),
+    losses: bool = True,
 ) -> Path:
     """A study's artefacts; ``without`` names columns that its table lacks."""
     rows = [*usual_rows(methods, sizes, seeds), *(unusual_rows() if unusual else ())]
-    folder.mkdir(parents=True)
-    with (folder / "table.csv").open("w", newline="") as file:
-        kept = [name for name in rows[0] if name not in set(without)]
-        writer = csv.DictWriter(file, kept, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    _write_rows(folder, rows, without, losses)
     if reference:
         bigram = [
             {"n_unique_tokens": unique, "cross_entropy": 3.1 + 40 / unique**0.35}
@@ -176,3 +220,34 @@ def evidence(study: Path) -> "Evidence":
     from kdlaws.advice.evidence import load
 
     return load(study)
+
+
+@pytest.fixture(scope="session")
+def unfitted(tmp_path_factory: pytest.TempPathFactory) -> "Evidence":
+    """The whole study as evaluated, without laws or report: what most answers need."""
+    from kdlaws.advice.evidence import load
+
+    return load(_write_study(tmp_path_factory.mktemp("unfitted") / "synthetic"))
+
+
+@pytest.fixture
+def study_of(tmp_path: Path) -> "Callable[..., Evidence]":
+    """A study of given cells only, read as any study is.
+
+    A cell names ``size`` (an index), ``method``, ``n_tokens`` and ``cross_entropy``, and any other
+    column that is not one clean pass of seed 0 with the strong teacher; ``by`` is the weak one.
+    """
+    from kdlaws.advice.evidence import load
+
+    def build(cells: Iterable[Mapping[str, Any]], *, losses: bool = True) -> "Evidence":
+        rows = []
+        for cell in cells:
+            columns = {"seed": 0, **once(cell["n_tokens"]), **cell}
+            by = WEAK_TEACHER if columns.pop("by", None) else TEACHER
+            size, method, seed = (columns.pop(name) for name in ("size", "method", "seed"))
+            rows.append(row(size, method, seed, by, **columns))
+        folder = tmp_path / f"cells-{len(list(tmp_path.iterdir()))}"
+        _write_rows(folder, rows, (), losses)
+        return load(folder)
+
+    return build

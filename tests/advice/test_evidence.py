@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdlaws.advice.evidence import Evidence, gain, load, one_pass, paired, pareto
+from kdlaws.advice.evidence import Evidence, load, one_pass, paired, pareto
 from kdlaws.errors import ArtefactError, TableError
 
 
@@ -40,6 +40,24 @@ def test_noise_other_weights_and_other_teachers_are_kept_apart(evidence: Evidenc
     assert (evidence.comparable["noise"] == 0).all()
 
 
+def test_settings_are_usual_for_an_amount_of_data(study_of: Callable[..., Evidence]) -> None:
+    """A tenth of the data has a batch of its own; of each batch one run is out of place."""
+    cells = [
+        {"method": method, "size": size, "fraction": fraction, "batch_tokens": batch}
+        for method in ("scratch", "token")
+        for fraction, usual in ((1.0, 512), (0.1, 128))
+        for size, batch in ((0, usual), (1, usual), (2, usual), (0, 640 - usual))
+    ]
+    cells = [{**cell, "n_tokens": 70_000, "cross_entropy": 3.0} for cell in cells]
+    rows = study_of(cells).comparable
+    found = rows.groupby(["method", "fraction"])["batch_tokens"].agg(list).to_dict()
+    assert found == {
+        (method, fraction): [usual] * 3
+        for method in ("scratch", "token")
+        for fraction, usual in ((1.0, 512), (0.1, 128))
+    }
+
+
 @pytest.mark.parametrize(
     ("method", "fraction", "known"),
     [
@@ -65,23 +83,28 @@ def test_a_second_teacher_pairs_with_the_same_scratch_runs(evidence: Evidence) -
     assert pairs["gain"].tolist() == pytest.approx([0.06, 0.11], abs=1e-12)
 
 
-def test_the_mean_gain_weighs_sizes_equally_whatever_their_seeds(evidence: Evidence) -> None:
-    found = gain(paired(evidence, "token", 1.0))
-    assert found is not None
-    # Gains of .10 to .30 in steps of .05: mean .2, standard deviation .0790569, over 5 sizes.
-    assert found.mean == pytest.approx(0.2)
-    assert found.se == pytest.approx(0.0790569415 / math.sqrt(5))
-    assert (found.n_sizes, found.n_wins) == (5, 5)
-    embedding = gain(paired(evidence, "embedding", 1.0))
-    assert embedding is not None
-    assert embedding.n_wins == 4
+def test_losses_belong_to_the_rows_and_are_as_noisy_as_they_say(evidence: Evidence) -> None:
+    measured = evidence.runs[evidence.runs["cross_entropy"].notna()]
+    assert set(evidence.losses) == set(measured["run_id"])
+    for run_id, mean, error in measured[["run_id", "cross_entropy", "cross_entropy_se"]].itertuples(
+        index=False
+    ):
+        losses = evidence.losses[run_id]
+        assert losses.mean() == pytest.approx(mean, rel=1e-6)
+        assert losses.std(ddof=1) / math.sqrt(len(losses)) == pytest.approx(error, rel=1e-4)
 
 
-def test_one_size_has_a_gain_but_no_standard_error(make_study: Callable[..., Path]) -> None:
-    found = gain(paired(load(make_study(sizes=1, unusual=False)), "token", 1.0))
-    assert found is not None
-    assert math.isnan(found.se)
-    assert str(found) == "+0.100"
+def test_a_study_without_losses_has_none(make_study: Callable[..., Path]) -> None:
+    assert load(make_study(losses=False)).losses == {}
+
+
+def test_a_teacher_is_known_on_its_students_text_too(
+    evidence: Evidence, make_study: Callable[..., Path]
+) -> None:
+    assert [teacher.stream_cross_entropy for teacher in evidence.teachers] == [2.31, 2.50]
+    [unknown, _] = load(make_study(without=["teacher_stream_cross_entropy"])).teachers
+    assert math.isnan(unknown.stream_cross_entropy)
+    assert unknown.cross_entropy == 2.35
 
 
 def test_repeated_data_is_no_part_of_one_pass(evidence: Evidence) -> None:
@@ -115,4 +138,11 @@ def test_a_broken_reference_file_is_named(make_study: Callable[..., Path]) -> No
     folder = make_study()
     (folder / "reference.json").write_text("{")
     with pytest.raises(ArtefactError, match=r"reference\.json"):
+        load(folder)
+
+
+def test_broken_losses_are_named(make_study: Callable[..., Path]) -> None:
+    folder = make_study()
+    (folder / "losses.npz").write_text("not an archive")
+    with pytest.raises(ArtefactError, match=r"losses\.npz"):
         load(folder)

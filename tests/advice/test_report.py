@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from kdlaws.advice import build_report, figures, fit_study
+from kdlaws.advice import build_report, figures, fit_study, story
 from kdlaws.advice.evidence import Evidence
 from kdlaws.laws import Fit
 
 METHODS = ("scratch", "token", "embedding")
 FIGURES = ("scaling", "data", "frontier", "compression")
+NOISY = (*FIGURES, "noise")
+MEASURED = ("Ahead of scratch", "Each doubling", "Over seeds")
 
 
 class Page(HTMLParser):
@@ -93,9 +95,9 @@ def test_a_law_that_cannot_be_fitted_is_said_and_leaves_no_old_file(
 
 def test_the_page_holds_every_figure_and_nothing_from_outside(study: Path, page: Page) -> None:
     drawn = figures(study)
-    assert [figure.name for figure in drawn] == list(FIGURES)
-    assert set(FIGURES) <= set(page.ids)
-    assert page.source.count("<svg ") == len(FIGURES)
+    assert [figure.name for figure in drawn] == list(NOISY)
+    assert set(NOISY) <= set(page.ids)
+    assert page.source.count("<svg ") == len(NOISY)
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith("#") for link in page.links)
     assert not re.search(r"https?:|@import|<script|<link", page.source)
@@ -106,7 +108,7 @@ def test_the_page_holds_every_figure_and_nothing_from_outside(study: Path, page:
 
 
 def test_the_page_carries_the_ten_lines_and_the_laws(evidence: Evidence, page: Page) -> None:
-    assert "+0.200 ± 0.035 nats (SE over sizes), wins at 5 of 5 sizes" in page.text
+    assert "at 100 % token +0.200 ± 0.001 nats (5/5 sizes)" in page.text
     for fit in evidence.fits.values():
         for parameter in fit.parameters.values():
             assert f"{parameter.value:.3g} [" in page.text
@@ -115,9 +117,29 @@ def test_the_page_carries_the_ten_lines_and_the_laws(evidence: Evidence, page: P
         assert f"{fit.holdout.baseline_mape:.2f} %" in page.text
 
 
+def test_the_page_says_what_the_runs_say(study: Path, page: Page) -> None:
+    sentences = story(study)
+    assert all(sentence in page.text for sentence in sentences)
+    # Three of N, D and steps; three of each of two methods; teachers, noise, the teacher, seeds.
+    assert len(sentences) == 3 + 2 * 3 + 4
+    assert page.source.count('<ul class="findings">') == 1
+    assert "+0.350 ± 0.001 nats at 10 % of the data" in page.text
+
+
+def test_the_page_has_tables_of_measured_differences(page: Page) -> None:
+    assert [f"<h3>{title}</h3>" in page.source for title in MEASURED] == [True] * 3
+    # The planted gain at the largest size, and what all sizes have in the mean.
+    assert "1.53M +0.300 ± 0.003" in page.text
+    assert "mean +0.200 ± 0.001" in page.text
+
+
 def test_the_page_lists_every_run_and_names_those_not_fitted(page: Page) -> None:
     assert "172 runs" in page.text
-    assert page.source.count("<tr>") == 172 + 1 + 2 + 2 * 6 + (5 + 3)
+    runs, laws = 172 + 1, 2 + 2 * 6 + (5 + 3)
+    # Five sizes and their mean; N at three amounts of data, its exponent, D at five sizes; seeds
+    # of runs and of pairs at three amounts; each under its head.
+    gains, slopes, seeds = 1 + 5 + 1, 1 + 3 + 1 + 5, 1 + 2 * 3
+    assert page.source.count("<tr>") == runs + laws + gains + slopes + seeds
     assert "token-3-1-7-teacher-192x6-700000-0" in page.text
     assert "scratch-4-1-0-None-100000-0" in page.text
 
@@ -140,6 +162,13 @@ def test_provenance_is_read_from_the_records(recorded: Page) -> None:
     assert "kdlaws 0.1.0, torch 2.13.0 (2 runs), torch 2.12.1 (1 run)" in recorded.text
     # Two sizes, three trunks each (100 %, 10 %, 1 %), 20 s to each trunk's longest branch.
     assert f"{6 * 20 / 3600:.2f} hours" in recorded.text
+
+
+def test_a_table_without_rows_is_left_out(recorded: Page) -> None:
+    """Without distilled runs and second seeds there are slopes only."""
+    assert [title for title in MEASURED if f"<h3>{title}</h3>" in recorded.source] == [
+        "Each doubling"
+    ]
 
 
 def test_text_from_the_study_cannot_become_markup(recorded: Page) -> None:

@@ -109,8 +109,9 @@ def test_a_finished_trunk_is_left_alone(tiny_study: Study) -> None:
 
 
 def test_divergence_ends_the_trunk_and_is_recorded(tiny_study: Study) -> None:
-    optimiser = tiny_study.optimiser.model_copy(update={"learning_rate": {"scratch": 1e6}})
-    job = replace(jobs(tiny_study)["scratch-1"], optimiser=optimiser)
+    rates = tiny_study.optimiser.learning_rate | {"scratch": 1e6}
+    optimiser = tiny_study.optimiser.model_copy(update={"learning_rate": rates})
+    job = jobs(tiny_study.model_copy(update={"optimiser": optimiser}))["scratch-1"]
     train_trunk(job, silent)
     record = read_json(job.folder / job.first.run_id / RECORD)
     assert record["status"] == "diverged"

@@ -16,10 +16,11 @@ import numpy as np
 from kdlaws.errors import TableError
 from kdlaws.laws import Fit
 from kdlaws.quantities import human
-from kdlaws.records import read_json
+from kdlaws.records import read_json, read_losses
 from kdlaws.tables import LoadedTable, read_table
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pandas import DataFrame
 
 METHODS = ("scratch", "token", "embedding")
@@ -27,10 +28,11 @@ N = "n_params_non_embedding"
 
 # What the report reads; a table that lacks one of these has it empty, and the report says so.
 _TEXTS = ("run_id", "study", "role", "method", "trunk", "teacher", "status", "device", "corpus")
-_SETTINGS = ("kd_weight", "temperature", "embedding_weight")
+_SETTINGS = ("kd_weight", "temperature", "embedding_weight", "learning_rate", "batch_tokens")
 _NUMBERS = (
     *(N, "n_tokens", "n_unique_tokens", "fraction", "epochs", "seed", "noise", *_SETTINGS),
     *("teacher_n_params_non_embedding", "teacher_cross_entropy", "teacher_overlap"),
+    "teacher_stream_cross_entropy",
     *("cross_entropy", "cross_entropy_se", "perplexity"),
     *("forward_flops_per_token", "decode_ms_p50", "wall_s"),
 )
@@ -38,11 +40,15 @@ _NUMBERS = (
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher that students of the study learned from; ``cross_entropy`` is NaN if unknown."""
+    """A teacher that students of the study learned from; NaN is unknown.
+
+    ``stream_cross_entropy`` is on the text that its students read.
+    """
 
     run_id: str
     n_params_non_embedding: float
     cross_entropy: float
+    stream_cross_entropy: float
 
     @property
     def label(self) -> str:
@@ -51,31 +57,17 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class Gain:
-    """Scratch minus distilled test cross-entropy, nats per token, paired by size and seed.
-
-    ``mean`` is over sizes, each the mean of its seeds; ``se`` is the standard error of that mean,
-    from the spread of the sizes' differences, NaN for a single size.
-    """
-
-    mean: float
-    se: float
-    n_sizes: int
-    n_wins: int
-
-    def __str__(self) -> str:
-        error = "" if math.isnan(self.se) else f" ± {self.se:.3f}"
-        return f"{self.mean:+.3f}{error}"
-
-
-@dataclass(frozen=True)
 class Evidence:
-    """A study's table, its unigram and bigram cross-entropies, and its fits by ``law-method``."""
+    """A study's table, its unigram and bigram cross-entropies, and its fits by ``law-method``.
+
+    ``losses`` are each run's nats per token on every test sequence, the same sequences for all.
+    """
 
     folder: Path
     table: LoadedTable
     reference: Mapping[str, Any]
     fits: Mapping[str, Fit]
+    losses: Mapping[str, "NDArray[np.float64]"]
 
     @property
     def runs(self) -> "DataFrame":
@@ -121,6 +113,7 @@ class Evidence:
             run_id,
             _first_known(rows["teacher_n_params_non_embedding"], own[N]),
             _first_known(rows["teacher_cross_entropy"], own["cross_entropy"]),
+            _first_known(rows["teacher_stream_cross_entropy"][rows["noise"].fillna(0) == 0]),
         )
 
     @property
@@ -129,11 +122,16 @@ class Evidence:
 
     @cached_property
     def comparable(self) -> "DataFrame":
-        """Students on clean data, each method at its most frequent weights; of any status."""
-        rows = self.students[self.students["noise"].fillna(0) == 0]
+        """Students on clean data, each method at its usual settings; of any status."""
+        return self.usual[self.usual["noise"].fillna(0) == 0]
+
+    @cached_property
+    def usual(self) -> "DataFrame":
+        """Students at the most frequent weights, rate and batch of their method and data."""
+        rows = self.students
         for setting in _SETTINGS:
-            usual = rows.groupby("method")[setting].agg(_most_frequent)
-            rows = rows[(rows[setting] == rows["method"].map(usual)) | rows[setting].isna()]
+            cells = rows.groupby(["method", "fraction"], dropna=False)[setting]
+            rows = rows[(rows[setting] == cells.transform(_most_frequent)) | rows[setting].isna()]
         return rows
 
     def of(self, method: str, *, teacher: Teacher | None = None) -> "DataFrame":
@@ -179,6 +177,7 @@ def load(folder: Path, *, fits: Mapping[str, Fit] | None = None) -> Evidence:
         table=replace(table, frame=_whole(table.frame)),
         reference=read_json(reference) if reference.exists() else {},
         fits=fits,
+        losses=read_losses(folder),
     )
 
 
@@ -236,20 +235,6 @@ def paired(
     pairs = pairs.sort_values([N, "n_tokens"])
     is_longest = ~pairs.duplicated([N, "seed"], keep="last")
     return pairs.loc[is_longest]
-
-
-def gain(pairs: "DataFrame") -> Gain | None:
-    """The pairs in four numbers; None where there are none."""
-    if pairs.empty:
-        return None
-    gains = np.array([each["gain"].mean() for each in by_size(pairs).values()])
-    several = len(gains) > 1
-    return Gain(
-        mean=float(gains.mean()),
-        se=float(gains.std(ddof=1)) / math.sqrt(len(gains)) if several else math.nan,
-        n_sizes=len(gains),
-        n_wins=int((gains > 0).sum()),
-    )
 
 
 def pareto(x: Sequence[float], y: Sequence[float]) -> list[int]:

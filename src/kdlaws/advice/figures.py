@@ -3,7 +3,8 @@
 N is non-embedding parameters in every figure; cross-entropy is on the test split, nats per token.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from kdlaws.advice import captions
 from kdlaws.advice.captions import percent
+from kdlaws.advice.contrasts import Estimate
 from kdlaws.advice.evidence import (
     Evidence,
     N,
@@ -21,16 +23,21 @@ from kdlaws.advice.evidence import (
     load,
     measured,
     one_pass,
-    paired,
     pareto,
     repeated,
+)
+from kdlaws.advice.findings import (
+    NoiseEffect,
+    behind_teacher,
+    gain,
+    noise_effects,
+    one_pass_curves,
 )
 from kdlaws.advice.marks import colour, curve, floats, points
 from kdlaws.advice.picture import MARKERS, Axis, Curve, Figure, Panel, Reference, Series
 from kdlaws.quantities import human
 
 if TYPE_CHECKING:
-    import pandas as pd
     from pandas import DataFrame
 
 CROSS_ENTROPY = "test cross-entropy (nats per token)"
@@ -48,7 +55,8 @@ def figures(folder: Path) -> tuple[Figure, ...]:
 
 
 def describe(evidence: Evidence) -> tuple[Figure, ...]:
-    return scaling(evidence), data(evidence), frontier(evidence), compression(evidence)
+    figures = [scaling(evidence), data(evidence), frontier(evidence), compression(evidence)]
+    return (*figures, noise(evidence)) if noise_effects(evidence) else tuple(figures)
 
 
 # --- 1. cross-entropy against N -----------------------------------------------------------------
@@ -235,15 +243,14 @@ def compression(evidence: Evidence) -> Figure:
 def _gap_panel(evidence: Evidence, distilled: Sequence[tuple[str, Teacher]]) -> Panel:
     series: list[Series] = []
     for method, teacher in distilled:
-        rows = full_pass(measured(evidence.of(method, teacher=teacher)))
-        gaps = rows["cross_entropy"] - teacher.cross_entropy
-        series += _by_compression(evidence, method, teacher, rows[N], gaps)
+        gaps = behind_teacher(evidence, method, teacher)
+        series += _by_compression(evidence, method, teacher, gaps)
     return Panel(
         title="behind the teacher, at 100 % of the data",
         x=COMPRESSION,
         y=Axis("student minus teacher (nats per token)"),
         series=tuple(series),
-        missing="" if series else "no distilled run at 100 % of the data",
+        missing="" if series else "no distilled run at 100 % of the data whose teacher is known",
     )
 
 
@@ -252,36 +259,85 @@ def _gain_panel(
 ) -> Panel:
     series: list[Series] = []
     for method, teacher in distilled:
-        pairs = paired(evidence, method, fraction, teacher)
-        series += _by_compression(evidence, method, teacher, pairs[N], pairs["gain"])
+        found = gain(evidence, method, fraction, teacher)
+        series += _by_compression(evidence, method, teacher, found.by_size if found else {})
     return Panel(
         title=f"ahead of scratch, at {percent(fraction)} of the data",
         x=COMPRESSION,
         y=Axis("scratch minus distilled (nats per token)"),
         series=tuple(series),
         references=(Reference("", 0.0),),
-        missing="" if series else f"no scratch and distilled runs to pair at {percent(fraction)}",
+        missing=(
+            ""
+            if series
+            else f"no scratch and distilled runs to pair at {percent(fraction)}, of a known teacher"
+        ),
     )
 
 
 def _by_compression(
-    evidence: Evidence,
-    method: str,
-    teacher: Teacher,
-    sizes: "pd.Series[float]",
-    differences: "pd.Series[float]",
+    evidence: Evidence, method: str, teacher: Teacher, found: Mapping[float, Estimate]
 ) -> Iterator[Series]:
-    """A point a size: the mean over its seeds, with a standard error where there are several."""
-    means = differences.groupby(teacher.n_params_non_embedding / sizes).agg(["mean", "sem"])
-    means = means[means["mean"].notna()]
+    """A point a size, with its paired standard error."""
     is_main = teacher == evidence.main_teacher
-    if len(means):
+    known = {teacher.n_params_non_embedding / n: each for n, each in reversed([*found.items()])}
+    if known and not math.isnan(teacher.n_params_non_embedding):
         yield Series(
             f"{method}, {teacher.label}",
-            floats(means.index),
-            floats(means["mean"]),
-            error=floats(means["sem"]),
+            floats(known),
+            floats(each.value for each in known.values()),
+            error=floats(each.se for each in known.values()),
             colour=colour(method),
             marker=MARKERS.get(method, "o") if is_main else "X",
             join="line" if is_main else "dashes",
         )
+
+
+# --- 5. degraded text against its null ----------------------------------------------------------
+
+
+def noise(evidence: Evidence) -> Figure:
+    effects = noise_effects(evidence)
+    return Figure(
+        name="noise",
+        title="Degraded text against its null: that the degraded blocks are merely wasted",
+        caption=captions.noise(effects),
+        panels=tuple(_noise_panel(evidence, effect) for effect in effects),
+        columns=min(2, len(effects)),
+        legend=True,
+        panel_inches=(4.6, 3.1) if len(effects) > 1 else (6.4, 3.4),
+    )
+
+
+def _noise_panel(evidence: Evidence, effect: NoiseEffect) -> Panel:
+    clean = one_pass_curves(evidence, effect.method, effect.teacher)[effect.n_params].values()
+    rows = evidence.runs.loc[[index for each in clean for index in each.index]]
+    by = f", {effect.teacher.label}" if effect.teacher else ""
+    null = [] if effect.beyond_null is None else [effect.null]
+    return Panel(
+        title=f"{effect.method}, N {human(effect.n_params)}{by}",
+        x=Axis("D, tokens of one pass", log=True),
+        y=Axis(CROSS_ENTROPY),
+        series=(
+            *points(rows, "n_tokens", effect.method, label=f"{effect.method}, clean"),
+            Series(
+                f"{percent(effect.noise)} of the blocks degraded",
+                (effect.n_tokens,),
+                (effect.noisy,),
+                error=(effect.cost.se,),
+                colour="ink",
+                marker="X",
+                size=7.5,
+            ),
+            Series(
+                "null: the clean blocks alone",
+                floats([(1 - effect.noise) * effect.n_tokens] * len(null)),
+                floats(null),
+                colour="ink",
+                marker="D",
+                hollow=True,
+                size=9,
+            ),
+        ),
+        curves=(curve(None, rows, "n_tokens", {}, "", effect.method),),
+    )

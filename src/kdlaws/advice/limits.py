@@ -7,19 +7,18 @@ from kdlaws.advice.captions import counted, listed
 from kdlaws.advice.evidence import (
     Evidence,
     N,
-    by_size,
     done,
-    full_pass,
-    gain,
     measured,
     one_pass,
-    paired,
     repeated,
 )
+from kdlaws.advice.findings import data_needed, gain, noise_effects, seed_noise
 from kdlaws.quantities import human
 
 TEACHER_MARGIN = (0.10, 10.0)
 """A teacher has to lead every scratch student by this many nats, and seed deviations."""
+TEACHER_GAP = 0.10
+"""Nats by which a teacher may know the students' text better than the test text."""
 FEW_TRUNKS = 10
 """Below it, intervals resampled by trunk do not have their nominal coverage."""
 
@@ -32,20 +31,23 @@ def teacher_margin(evidence: Evidence) -> float | None:
 
 
 def margin_needed(evidence: Evidence) -> float:
-    """Nats; seed deviations count where a size has several seeds."""
-    spread = seed_spread(evidence)
+    """Nats; seed deviations count where runs were repeated."""
     nats_needed, deviations = TEACHER_MARGIN
-    return max(nats_needed, deviations * max((sd for _, sd in spread.values()), default=0.0))
+    noise = seed_noise(evidence, 1.0)
+    return max(nats_needed, deviations * noise.sigma) if noise else nats_needed
 
 
-def seed_spread(evidence: Evidence) -> dict[float, tuple[int, float]]:
-    """N -> number of seeds and their standard deviation in nats, full scratch runs."""
-    sizes = by_size(full_pass(measured(evidence.of("scratch"))))
-    return {
-        size: (len(rows), float(rows["cross_entropy"].std()))
-        for size, rows in sizes.items()
-        if len(rows) > 1
-    }
+def teacher_gap(evidence: Evidence) -> float | None:
+    """The main teacher's cross-entropy on the test text minus that on the students' own, nats."""
+    teacher = evidence.main_teacher
+    gap = teacher.cross_entropy - teacher.stream_cross_entropy if teacher else math.nan
+    return None if math.isnan(gap) else gap
+
+
+def teacher_overlap(evidence: Evidence) -> float | None:
+    """The largest share of the students' text that a teacher has read."""
+    share = evidence.students["teacher_overlap"].max()
+    return None if math.isnan(share) else float(share)
 
 
 def n_trunks(evidence: Evidence, method: str) -> int:
@@ -55,12 +57,28 @@ def n_trunks(evidence: Evidence, method: str) -> int:
 
 
 def can_show(evidence: Evidence) -> list[str]:
-    return _said(evidence, (_range, _comparisons, _seeds))
+    return _said(evidence, (_range, _comparisons, _saving, _seeds))
 
 
 def cannot_show(evidence: Evidence) -> list[str]:
     return _said(
-        evidence, (_beyond, _trunks, _token_levels, _margin, _ratios, _repeats, _noise, _left_out)
+        evidence,
+        (
+            _beyond,
+            _laws,
+            _trunks,
+            _token_levels,
+            _margin,
+            _gap,
+            _overlap,
+            _ratios,
+            _limit,
+            _collapse,
+            _repeats,
+            _edges,
+            _noise,
+            _left_out,
+        ),
     )
 
 
@@ -79,17 +97,35 @@ def _range(evidence: Evidence) -> str:
 
 
 def _comparisons(evidence: Evidence) -> str:
-    found = {m: gain(paired(evidence, m, 1.0)) for m in evidence.methods if m != "scratch"}
-    parts = [f"{method} at {counted(g.n_sizes, 'size')}" for method, g in found.items() if g]
-    return f"Which method is ahead where runs pair with scratch: {listed(parts)}." if parts else ""
+    found = {m: gain(evidence, m, 1.0) for m in evidence.methods if m != "scratch"}
+    parts = [
+        f"{method} {g.mean} nats, at {counted(g.n_sizes, 'size')}"
+        for method, g in found.items()
+        if g
+    ]
+    if not parts:
+        return ""
+    return f"The sign and the rough size of what distilling gains over scratch: {listed(parts)}."
+
+
+def _saving(evidence: Evidence) -> str:
+    found = {m: data_needed(evidence, m) for m in evidence.methods if m != "scratch"}
+    inside = {m: [c for c in each.values() if not c.bound] for m, each in found.items()}
+    parts = [f"{m} at {counted(len(each), 'size')}" for m, each in inside.items() if each]
+    if not parts:
+        return ""
+    return f"How many tokens distilling saves at equal cross-entropy, one pass: {listed(parts)}."
 
 
 def _seeds(evidence: Evidence) -> str:
-    each = [
-        f"{number} at N = {human(size)}, standard deviation {deviation:.3f} nats"
-        for size, (number, deviation) in seed_spread(evidence).items()
-    ]
-    return f"How much a scratch result moves with the seed: {listed(each)}." if each else ""
+    noise = seed_noise(evidence, 1.0)
+    if noise is None:
+        return ""
+    low, high = noise.interval()
+    return (
+        f"How much a result moves with the seed: {noise.sigma:.4f} nats [{low:.4f}, {high:.4f}] "
+        f"at 100 % of the data (90 %, {counted(noise.df, 'degree')} of freedom)."
+    )
 
 
 def _beyond(evidence: Evidence) -> str:
@@ -119,6 +155,16 @@ def _token_levels(evidence: Evidence) -> str:
     return f"The exponent of D: some sizes have {counted(int(fewest), 'token count')} in one pass."
 
 
+def _laws(evidence: Evidence) -> str:
+    fits = {m: fit for m in evidence.methods if (fit := evidence.fit("chinchilla", m))}
+    vague = {
+        method: [name for name, each in fit.parameters.items() if not each.identified]
+        for method, fit in fits.items()
+    }
+    parts = [f"{method} {', '.join(names)}" for method, names in vague.items() if names]
+    return f"These parameters of L(N, D), not identified: {'; '.join(parts)}." if parts else ""
+
+
 def _margin(evidence: Evidence) -> str:
     margin, needed = teacher_margin(evidence), margin_needed(evidence)
     if margin is None or margin >= needed:
@@ -127,6 +173,23 @@ def _margin(evidence: Evidence) -> str:
         f"What a good teacher brings: this one leads the best scratch student by {margin:.3f} "
         f"nats, less than the {needed:.3f} that such a study needs."
     )
+
+
+def _gap(evidence: Evidence) -> str:
+    gap = teacher_gap(evidence)
+    if gap is None or gap <= TEACHER_GAP:
+        return ""
+    return (
+        f"A teacher that is new to its students' text: it has {gap:.3f} nats more on the test text "
+        f"than on theirs, over {TEACHER_GAP:.2f}, as if it knew theirs."
+    )
+
+
+def _overlap(evidence: Evidence) -> str:
+    share = teacher_overlap(evidence)
+    if not share:
+        return ""
+    return f"A teacher that has not read the students' text: it has read {share:.0%} of it."
 
 
 def _ratios(evidence: Evidence) -> str:
@@ -143,6 +206,25 @@ def _ratios(evidence: Evidence) -> str:
     return f"The best ratio of teacher to student: {why}. It takes three, a factor of 8 apart."
 
 
+def _limit(evidence: Evidence) -> str:
+    fits = {m: fit for m in evidence.methods if (fit := evidence.fit("chinchilla", m))}
+    known = [m for m, fit in fits.items() if fit.parameters["E"].identified]
+    if known or not fits:
+        return ""
+    return f"The irreducible cross-entropy: E is identified in 0 of {counted(len(fits), 'law')}."
+
+
+def _collapse(evidence: Evidence) -> str:
+    teacher = evidence.main_teacher
+    if teacher is None or not evidence.sizes or math.isnan(teacher.n_params_non_embedding):
+        return ""
+    largest = teacher.n_params_non_embedding / evidence.sizes[0]
+    return (
+        f"Where distilling collapses: the smallest student is {largest:.3g} times smaller than "
+        f"its teacher, and sizes beyond are extrapolation."
+    )
+
+
 def _repeats(evidence: Evidence) -> str:
     rows = repeated(measured(evidence.comparable))
     if rows.empty:
@@ -154,11 +236,30 @@ def _repeats(evidence: Evidence) -> str:
     )
 
 
-def _noise(evidence: Evidence) -> str:
-    noisy = int((evidence.students["noise"] > 0).sum())
-    if not noisy:
+def _edges(evidence: Evidence) -> str:
+    rows = measured(evidence.comparable)
+    longest = rows.groupby("trunk")["epochs"].max()
+    best = repeated(rows).dropna(subset=["trunk"])
+    at_edge = best[best["epochs"] >= best["trunk"].map(longest)]
+    if at_edge.empty:
         return ""
-    return f"A law of noise: {counted(noisy, 'noisy run')} in the table of runs, and no more."
+    by_method = at_edge["method"].value_counts()
+    parts = [f"{number} of {method}" for method, number in by_method.items()]
+    return (
+        f"The best number of epochs of {len(at_edge)} of {counted(len(best), 'trunk')} that repeat "
+        f"their data: it is the largest that was tried ({listed(parts)}), and more may help."
+    )
+
+
+def _noise(evidence: Evidence) -> str:
+    effects = noise_effects(evidence)
+    levels = {each.noise for each in effects}
+    if not levels:
+        return ""
+    return (
+        f"A law of noise: {counted(len(levels), 'level')} at "
+        f"{counted(len({each.n_params for each in effects}), 'size')}."
+    )
 
 
 def _left_out(evidence: Evidence) -> str:

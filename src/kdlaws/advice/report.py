@@ -1,20 +1,20 @@
 """One self-contained HTML page from saved artefacts only, and the fits it shows."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdlaws import __version__
-from kdlaws.advice import drawing, limits, summary
-from kdlaws.advice.captions import counted, listed, percent
-from kdlaws.advice.evidence import Evidence, N, load, one_pass
+from kdlaws.advice import drawing, grids, limits, summary
+from kdlaws.advice.captions import counted, listed
+from kdlaws.advice.evidence import Evidence, load, one_pass
 from kdlaws.advice.figures import describe
 from kdlaws.advice.picture import COLOURS, Figure
+from kdlaws.advice.story import sentences
 from kdlaws.errors import InputError
-from kdlaws.laws import LAWS, Fit, Parameter, fit
-from kdlaws.quantities import human
+from kdlaws.laws import LAWS, Fit, fit
 from kdlaws.records import read_run, run_folders, write_text
 from kdlaws.selection import law_columns
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FITTED = ("chinchilla", "compute")
-N_NAMES = {N: "non-embedding parameters", "n_params": "all parameters"}
 
 
 def fit_study(folder: Path, *, bootstrap: int = 400, seed: int = 0) -> dict[str, Fit]:
@@ -88,18 +87,6 @@ def _fit(evidence: Evidence, law: str, method: str, bootstrap: int, seed: int) -
 # --- the page -----------------------------------------------------------------------------------
 
 
-Cell = str | tuple[str, str]
-"""Text, or text with its CSS class."""
-
-
-@dataclass(frozen=True)
-class Table:
-    title: str
-    note: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-
-
 def _page(
     evidence: Evidence, figures: Sequence[tuple[Figure, str]], failures: Mapping[str, str]
 ) -> str:
@@ -118,8 +105,14 @@ def _page(
         name=evidence.name,
         lines=[line.partition(": ") for line in summary.ten_lines(evidence)],
         figures=figures,
-        laws=[_law_table(evidence, law) for law in FITTED],
-        runs=_run_table(evidence),
+        findings=sentences(evidence),
+        measured=[
+            grids.gain_table(evidence),
+            grids.slope_table(evidence),
+            grids.seed_table(evidence),
+        ],
+        laws=[grids.law_table(evidence, law) for law in FITTED],
+        runs=grids.run_table(evidence),
         warnings=list(_warnings(evidence, failures)),
         can_show=limits.can_show(evidence),
         cannot_show=limits.cannot_show(evidence),
@@ -127,87 +120,6 @@ def _page(
         study_file=study.read_text(encoding="utf-8") if study.exists() else "",
         colours=COLOURS,
     )
-
-
-def _law_table(evidence: Evidence, law: str) -> Table:
-    """Methods side by side: the parameters with their intervals, then how well the law holds."""
-    fits = {method: evidence.fit(law, method) for method in evidence.methods}
-    found = [each for each in fits.values() if each]
-    levels = listed(sorted({percent(each.level) for each in found})) or "no"
-    reads = listed(sorted({N_NAMES[each.n_column] for each in found})) or "not fitted"
-    parameters = LAWS[law].parameters if found else ()
-    rows: list[list[Cell]] = [
-        [name, *(_estimate(each.parameters[name]) if each else "–" for each in fits.values())]
-        for name in parameters
-    ]
-    rows += [
-        [label, *(value(each) if each else "–" for each in fits.values())]
-        for label, value in _QUALITIES.items()
-    ]
-    note = f"{LAWS[law].equation}; N: {reads}; {levels} intervals in brackets"
-    return Table(law, note, ["", *fits], rows)
-
-
-def _estimate(parameter: Parameter) -> Cell:
-    lo, hi = ("open" if end is None else f"{end:.3g}" for end in (parameter.lo, parameter.hi))
-    text = f"{parameter.value:.3g} [{lo}, {hi}]"
-    return text if parameter.identified else (f"{text} not identified", "vague")
-
-
-def _held_out(fit: Fit, name: str) -> str:
-    value = getattr(fit.holdout, name, None)
-    return "–" if value is None else f"{value:.2f} %"
-
-
-def _coverage(fit: Fit) -> str:
-    held = fit.holdout
-    if held is None or held.coverage_90 is None:
-        return "–"
-    return f"{percent(held.coverage_90)} of {held.n_test}"
-
-
-_QUALITIES: dict[str, Callable[[Fit], Cell]] = {
-    "runs": lambda fit: str(fit.n_runs),
-    "held-out error": lambda fit: _held_out(fit, "mape"),
-    "same, power law in compute": lambda fit: _held_out(fit, "baseline_mape"),
-    "held-out runs inside 90 %": _coverage,
-    "starts that agree": lambda fit: percent(fit.starts_agree),
-    "converged": lambda fit: "yes" if fit.converged else ("no", "vague"),
-}
-
-
-def _run_table(evidence: Evidence) -> Table:
-    head = [
-        *("method", "N", "data", "noise", "tokens", "epochs", "seed", "teacher N"),
-        *("cross-entropy", "± se", "perplexity", "status"),
-    ]
-    runs = evidence.runs.sort_values(["role", "method", N, "fraction", "n_tokens", "seed"])
-    rows = [_run_row(each) for each in runs.to_dict("records")]
-    note = "cross-entropy on the test split, nats per token; N without embeddings; • best epochs"
-    return Table(counted(len(rows), "run"), note, head, rows)
-
-
-def _run_row(run: Mapping[Hashable, Any]) -> list[Cell]:
-    is_teacher = run["role"] == "teacher"
-    chosen = " •" if run["selected"] and run["epochs"] > 1 else ""
-    return [
-        "teacher" if is_teacher else str(run["method"]),
-        _known(run[N], human),
-        _known(run["fraction"], percent),
-        _known(run["noise"] or float("nan"), percent),
-        _known(run["n_tokens"], human),
-        _known(run["epochs"], lambda value: f"{value:.3g}{chosen}"),
-        _known(run["seed"], lambda value: f"{value:.0f}"),
-        _known(run["teacher_n_params_non_embedding"], human),
-        _known(run["cross_entropy"], lambda value: f"{value:.3f}"),
-        _known(run["cross_entropy_se"], lambda value: f"{value:.3f}"),
-        _known(run["perplexity"], lambda value: f"{value:.1f}"),
-        str(run["status"]) if run["status"] == "done" else (str(run["status"]), "vague"),
-    ]
-
-
-def _known(value: float, written: Callable[[float], str]) -> str:
-    return "–" if value != value else written(value)
 
 
 def _warnings(evidence: Evidence, failures: Mapping[str, str]) -> Iterator[tuple[str, str]]:

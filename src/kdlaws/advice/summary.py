@@ -1,12 +1,14 @@
 """What a study found, in ten lines of plain text."""
 
 import math
+import re
 from pathlib import Path
 
 from kdlaws.advice.captions import counted, percent
-from kdlaws.advice.evidence import Evidence, done, gain, load, one_pass, paired
+from kdlaws.advice.evidence import Evidence, done, load, one_pass
+from kdlaws.advice.findings import Gain, data_needed, data_slope, gain, size_slope, steps
 from kdlaws.advice.limits import margin_needed, n_trunks, teacher_margin
-from kdlaws.laws import Fit
+from kdlaws.advice.story import shares_needed
 from kdlaws.laws.result import Parameter
 from kdlaws.quantities import human
 
@@ -16,8 +18,9 @@ WIDTH = 100
 def summary(folder: Path) -> str:
     """Exactly ten lines of at most 100 characters, each with its numbers from the artefacts.
 
-    Differences are scratch minus distilled, ``± `` one standard error over sizes; a line whose
-    quantity is not in the study says so. Raises what ``evidence.load`` raises.
+    ``±`` is one paired standard error (test sequences and seeds). Wins and inversions are by more
+    than two of them. A line whose quantity is not in the study says so. Raises what
+    ``evidence.load`` raises.
     """
     return "\n".join(ten_lines(load(folder)))
 
@@ -26,10 +29,12 @@ def ten_lines(evidence: Evidence) -> list[str]:
     lines = [
         _what_was_run(evidence),
         _teacher(evidence),
-        *(_law(evidence, method) for method in ("scratch", "token", "embedding")),
-        _against_scratch(evidence, "token"),
+        _per_doubling_of_n(evidence),
+        _per_doubling_of_d(evidence),
+        _alphas(evidence),
+        _ahead(evidence),
         _on_repeated_data(evidence, "token"),
-        _against_scratch(evidence, "embedding"),
+        _saving(evidence),
         _caution(evidence),
         _where(evidence),
     ]
@@ -69,16 +74,27 @@ def _teacher(evidence: Evidence) -> str:
     return f"{known}, {margin:.3f} below the best scratch student, {verdict}"
 
 
-def _law(evidence: Evidence, method: str) -> str:
-    fit = evidence.fit("chinchilla", method)
-    if fit is None:
-        number = len(one_pass(done(evidence.of(method))))
-        return f"{method.capitalize()} law: not fitted, {counted(number, 'one-pass run')}"
-    exponents = {name: fit.parameters[name] for name in ("alpha", "beta")}
-    values = ", ".join(f"{name} {_parameter(each)}" for name, each in exponents.items())
-    vague = not all(each.identified for each in exponents.values())
-    level = f"{percent(fit.level)}; * not identified" if vague else percent(fit.level)
-    return f"{method.capitalize()} law: {values} ({level}){'' if vague else _error(fit)}"
+def _per_doubling_of_n(evidence: Evidence) -> str:
+    slopes = {method: size_slope(evidence, method) for method in evidence.methods}
+    parts = [f"{method} {slope}" for method, slope in slopes.items() if slope]
+    return f"Doubling N: {', '.join(parts)} nats" if parts else "Doubling N: 0 methods to tell"
+
+
+def _per_doubling_of_d(evidence: Evidence) -> str:
+    """The mean over sizes; each size has its own on the page."""
+    slopes = {method: data_slope(evidence, method) for method in evidence.methods}
+    parts = [f"{method} {slope}" for method, slope in slopes.items() if slope]
+    return f"Doubling D: {', '.join(parts)} nats" if parts else "Doubling D: 0 methods to tell"
+
+
+def _alphas(evidence: Evidence) -> str:
+    fits = {m: fit for m in evidence.methods if (fit := evidence.fit("chinchilla", m))}
+    if not fits:
+        number = len(one_pass(done(evidence.comparable)))
+        return f"alpha of L(N, D): not fitted, {counted(number, 'one-pass run')}"
+    levels = "/".join(sorted({percent(fit.level) for fit in fits.values()}))
+    values = ", ".join(f"{m} {_parameter(fit.parameters['alpha'])}" for m, fit in fits.items())
+    return f"alpha ({levels}): {values}"
 
 
 def _parameter(parameter: Parameter) -> str:
@@ -87,45 +103,54 @@ def _parameter(parameter: Parameter) -> str:
     return f"{parameter.value:.2f} [{lo}, {hi}]{mark}"
 
 
-def _error(fit: Fit) -> str:
-    held = fit.holdout
-    if held is None or held.mape is None or held.baseline_mape is None:
-        return ""
-    return f"; error {held.mape:.1f} %, compute {held.baseline_mape:.1f} %"
-
-
-def _against_scratch(evidence: Evidence, method: str) -> str:
-    name = f"{method.capitalize()} ahead of scratch at 100 %"
-    found = gain(paired(evidence, method, 1.0))
-    if found is None:
-        return f"{name}: 0 pairs of runs to compare"
-    error = "SE over sizes" if found.n_sizes > 1 else "1 size, no SE"
-    return f"{name}: {found} nats ({error}), wins at {found.n_wins} of {found.n_sizes} sizes"
+def _ahead(evidence: Evidence) -> str:
+    found = {m: g for m in evidence.methods if m != "scratch" and (g := gain(evidence, m, 1.0))}
+    parts = [f"{method} {_nats(each)}" for method, each in found.items()]
+    return f"Ahead of scratch at 100 %: {_once(parts) or '0 pairs of runs to compare'}"
 
 
 def _on_repeated_data(evidence: Evidence, method: str) -> str:
     shares = [fraction for fraction in evidence.fractions if fraction < 1][-2:]
-    found = {share: gain(paired(evidence, method, share)) for share in shares}
-    parts = [
-        f"at {percent(share)}: {each} nats ({each.n_wins} of {each.n_sizes} sizes)"
-        for share, each in found.items()
-        if each
-    ]
-    # The second share in the first one's words, so that both fit in the line.
-    parts[1:] = [part.replace(" nats", "").replace(" sizes", "") for part in parts[1:]]
-    what = "; ".join(parts) or "on repeated data: 0 pairs of runs to compare"
+    found = {share: g for share in shares if (g := gain(evidence, method, share))}
+    parts = [f"at {percent(share)} {_nats(each)}" for share, each in found.items()]
+    what = _once(parts) or "on repeated data: 0 pairs of runs to compare"
     return f"{method.capitalize()} ahead of scratch {what}"
 
 
+def _nats(found: Gain) -> str:
+    if math.isnan(found.mean.se):
+        return f"{found.mean} nats ({counted(found.n_sizes, 'size')}, no SE)"
+    return f"{found.mean} nats ({found.n_wins}/{found.n_sizes} sizes)"
+
+
+def _once(parts: list[str]) -> str:
+    """The later parts in the first one's words, so that all fit in the line."""
+    later = [re.sub(" nats| sizes(?=[,)])", "", part) for part in parts[1:]]
+    return ", ".join([*parts[:1], *later])
+
+
+def _saving(evidence: Evidence) -> str:
+    needed = data_needed(evidence, "token")
+    if not needed:
+        return "Token equals scratch with fewer tokens: 0 sizes to compare"
+    shares = shares_needed(needed, name_sizes=False)
+    return f"Token's D at scratch's loss: {shares}"
+
+
 def _caution(evidence: Evidence) -> str:
+    every = [step for step in steps(evidence) if not math.isnan(step.change.se)]
+    n_inverted = sum(step.is_inverted for step in every)
+    inverted = f"{n_inverted} of {counted(len(every), 'step')} inverted"
     fits = [fit for name, fit in evidence.fits.items() if name.startswith("chinchilla-")]
     if not fits:
-        return f"Caution: no law of N and D is fitted to these {len(evidence.runs)} runs"
+        return (
+            f"Caution: no law of N and D is fitted to these {len(evidence.runs)} runs; {inverted}"
+        )
     parameters = [each for fit in fits for each in fit.parameters.values()]
     vague = sum(not each.identified for each in parameters)
     return (
-        f"Caution: {_trunks(evidence)} a law, {counted(len(evidence.teachers), 'teacher')}; "
-        f"{vague} of {len(parameters)} parameters of L(N, D) are not identified"
+        f"Caution: {vague} of {len(parameters)} law parameters not identified (*), "
+        f"{_trunks(evidence)} a law; {inverted}"
     )
 
 

@@ -32,8 +32,10 @@ from kdlaws.records import (
     WEIGHTS,
     digest,
     read_json,
+    read_losses,
     read_record,
     write_json,
+    write_losses,
 )
 from kdlaws.shapes import Shape
 from kdlaws.study import Plan, TeacherFacts
@@ -84,8 +86,28 @@ def _write_table(planned: Plan) -> Path:
     if not is_ours.all():
         n_others = int((~is_ours).sum())
         print(f"{n_others} runs of other settings are left out of the table", file=sys.stderr)
+    write_losses(folder, _losses(folder, list(frame["run_id"][is_ours])))
     tables.write_table(frame[is_ours], folder / "table.csv")
     return folder / "table.csv"
+
+
+def _losses(folder: Path, run_ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """Nats per token on every test sequence; runs that diverged have none.
+
+    Runs that were measured on another machine have theirs in the file that came with them.
+    """
+    measured: dict[str, np.ndarray] = {}
+    for run_id in run_ids:
+        file = folder / run_id / "evaluation.npz"
+        if file.exists():
+            with np.load(file) as arrays:
+                measured[run_id] = arrays["nll"]
+    lengths = {len(nll) for nll in measured.values()}
+    elsewhere = set(run_ids) - measured.keys()
+    for run_id, nll in read_losses(folder).items():
+        if run_id in elsewhere and lengths <= {len(nll)}:
+            measured[run_id] = nll
+    return measured
 
 
 def _reference(planned: Plan, text: Text, test: EvaluationSet) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _cooldown_start(job: TrunkJob, branch: PlannedRun) -> int:
 class _Trunk:
     def __init__(self, job: TrunkJob, on_tokens: Callable[[int], None]) -> None:
         self.job, self.on_tokens = job, on_tokens
-        shape, batch = job.first.shape, job.first.batch_tokens
+        shape, batch = job.first.shape, job.first.run.batch_tokens
         self.device = torch.device(job.device)
         self.model = students.build(shape, job.first.run.seed).train()
         self.model.to(device=self.device)
@@ -132,10 +132,9 @@ class _Trunk:
         return students.new_map(self.job.first.shape, d_teacher).to(self.device)
 
     def _new_optimiser(self) -> torch.optim.AdamW:
-        settings, shape = self.job.optimiser, self.job.first.shape
-        rate = settings.learning_rate[self.job.first.run.method]
+        shape, rate = self.job.first.shape, self.job.first.run.learning_rate
         groups = students.parameter_groups(
-            self.model.named_parameters(), shape, rate, settings.weight_decay
+            self.model.named_parameters(), shape, rate, self.job.optimiser.weight_decay
         )
         if self.map is not None:
             groups.append(students.map_group(self.map, shape, rate))
@@ -178,7 +177,7 @@ class _Trunk:
         self._note(float(loss.detach()), float(norm), rate_factor)
         self.progress.wall_s += time.monotonic() - wall
         self.progress.cpu_s += time.process_time() - cpu
-        self.on_tokens(self.job.first.batch_tokens)
+        self.on_tokens(self.job.first.run.batch_tokens)
 
     def _loss(self, step: int) -> Tensor:
         run, shape = self.job.first.run, self.job.first.shape
@@ -220,7 +219,7 @@ class _Trunk:
         limit = 2 * uniform + (self.job.first.run.embedding_weight or 0.0)
         self.diverged = not math.isfinite(loss) or loss > limit
         if step % METRICS_EVERY == 0 or step == 1 or self.diverged:
-            n_tokens = step * self.job.first.batch_tokens
+            n_tokens = step * self.job.first.run.batch_tokens
             self.progress.metrics.append(
                 {"step": step, "n_tokens": n_tokens, "loss": loss, "grad_norm": norm}
                 | {"rate": rate_factor}
@@ -261,7 +260,7 @@ class _Trunk:
             "n_steps": branch.n_steps,
             "warmup_steps": branch.warmup_steps,
             "cooldown_from_step": _cooldown_start(self.job, branch),
-            "optimiser": self.job.optimiser.model_dump(),
+            "optimiser": self.job.optimiser.model_dump(exclude={"learning_rate", "batch_tokens"}),
         }
         return yaml.safe_dump(settings, sort_keys=False)
 
@@ -346,7 +345,7 @@ class _Trunk:
         if progress.step <= latest and weights.exists():
             self._restore(load_file(weights))
             self.progress = progress
-            self.on_tokens(progress.step * self.job.first.batch_tokens)
+            self.on_tokens(progress.step * self.job.first.run.batch_tokens)
 
     def _copy_progress(self) -> Progress:
         return replace(self.progress, metrics=list(self.progress.metrics))
