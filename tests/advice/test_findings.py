@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kdlaws.advice import findings
+from kdlaws.advice import crossings, findings
 from kdlaws.advice.contrasts import SeedNoise
 from kdlaws.advice.evidence import Evidence, by_size
 
@@ -393,7 +393,7 @@ def empty(study_of: StudyOf) -> Evidence:
 @pytest.mark.parametrize("x", [110_000.0, 200_000.0, 260_000.0, 400_000.0])
 def test_a_crossing_is_exact_where_the_curve_is_straight(empty: Evidence, x: float) -> None:
     drawn = curve({each: logarithmic(each) for each in (1e5, 2e5, 4e5)})
-    found = findings.crossing(empty, drawn, cell("t", logarithmic(x)), None)
+    found = crossings.crossing(empty, drawn, cell("t", logarithmic(x)), None)
     assert found is not None
     assert found.x == pytest.approx(x)
     assert found.bound == ""
@@ -403,7 +403,7 @@ def test_a_crossing_is_exact_where_the_curve_is_straight(empty: Evidence, x: flo
 def test_outside_the_curve_a_crossing_is_a_bound(empty: Evidence) -> None:
     drawn = curve({each: logarithmic(each) for each in (1e5, 2e5, 4e5)})
     below, above = (
-        findings.crossing(empty, drawn, cell("t", logarithmic(x)), None) for x in (9e4, 5e5)
+        crossings.crossing(empty, drawn, cell("t", logarithmic(x)), None) for x in (9e4, 5e5)
     )
     assert below is not None
     assert above is not None
@@ -415,13 +415,13 @@ def test_outside_the_curve_a_crossing_is_a_bound(empty: Evidence) -> None:
 
 def test_a_curve_that_comes_back_is_crossed_at_its_first_point(empty: Evidence) -> None:
     drawn = curve({1e5: 4.0, 2e5: 3.0, 4e5: 4.0, 8e5: 2.0})
-    found = findings.crossing(empty, drawn, cell("t", 3.5), None)
+    found = crossings.crossing(empty, drawn, cell("t", 3.5), None)
     assert found is not None
     assert found.x == pytest.approx(math.sqrt(1e5 * 2e5))
 
 
 def test_one_point_is_no_curve(empty: Evidence) -> None:
-    assert findings.crossing(empty, curve({1e5: 4.0}), cell("t", 3.5), None) is None
+    assert crossings.crossing(empty, curve({1e5: 4.0}), cell("t", 3.5), None) is None
 
 
 def test_slopes_of_n_compare_the_sizes_that_all_methods_share(
@@ -443,8 +443,8 @@ def test_slopes_of_n_compare_the_sizes_that_all_methods_share(
 
 def test_nothing_is_interpolated_between_points_two_decades_apart(empty: Evidence) -> None:
     """Data curves bend: a straight line over 1 % to 100 % would invent the middle."""
-    assert findings.crossing(empty, curve({1e3: 5.0, 1e5: 4.0}), cell("t", 4.5), None) is None
-    near = findings.crossing(empty, curve({1e3: 5.0, 1e4: 4.0}), cell("t", 4.5), None)
+    assert crossings.crossing(empty, curve({1e3: 5.0, 1e5: 4.0}), cell("t", 4.5), None) is None
+    near = crossings.crossing(empty, curve({1e3: 5.0, 1e4: 4.0}), cell("t", 4.5), None)
     assert near is not None
     assert near.x == pytest.approx(10**3.5)
 
@@ -452,7 +452,7 @@ def test_nothing_is_interpolated_between_points_two_decades_apart(empty: Evidenc
 def test_the_interval_of_a_crossing_is_that_of_the_loss_over_the_slope(empty: Evidence) -> None:
     """At a point that was measured two runs differ: root 2 of .02 nats, .8 nats a unit of ln x."""
     drawn = curve({each: logarithmic(each) for each in (1e5, 2e5, 4e5)})
-    found = findings.crossing(empty, drawn, cell("t", logarithmic(2e5)), SeedNoise(0.02, 4))
+    found = crossings.crossing(empty, drawn, cell("t", logarithmic(2e5)), SeedNoise(0.02, 4))
     half = stats.t.ppf(0.975, 4) * 0.02 * math.sqrt(2) / 0.8
     assert found is not None
     assert (found.lo, found.hi) == pytest.approx((2e5 * math.exp(-half), 2e5 * math.exp(half)))
@@ -467,7 +467,7 @@ def test_19_of_20_intervals_contain_the_true_crossing(empty: Evidence) -> None:
         target = cell("t", logarithmic(truth) + rng.normal(0, 0.02))
         repeats = {n: rng.normal(level, 0.02, 5) for n, level in ((1e4, 0), (1e5, 3))}
         noise = SeedNoise.pooled({("scratch", n): each for n, each in repeats.items()})
-        found = findings.crossing(empty, drawn, target, noise)
+        found = crossings.crossing(empty, drawn, target, noise)
         assert found is not None
         covered += found.lo <= truth <= found.hi
     low, high = stats.binom.interval(0.999, number, 0.95)
@@ -483,7 +483,7 @@ def test_the_data_that_a_method_needs_is_the_planted_share(study_of: StudyOf) ->
     cells = ladder("scratch", straight)
     for size, share in shares.items():
         cells += ladder("token", lambda n, d, share=share: straight(n, d / share), [size])
-    found = findings.data_needed(study_of(cells), "token")
+    found = crossings.data_needed(study_of(cells), "token")
     assert list(found) == list(SIZES)
     known = {SIZES[size]: shares[size] for size in (0, 1, 2)}
     assert {n: found[n].x for n in known} == pytest.approx(known)
@@ -495,7 +495,7 @@ def test_the_data_that_a_method_needs_is_the_planted_share(study_of: StudyOf) ->
 
 def test_without_scratch_of_that_size_no_share_is_needed(study_of: StudyOf) -> None:
     cells = ladder("scratch", straight, [0]) + ladder("token", straight, [0, 1])
-    assert list(findings.data_needed(study_of(cells), "token")) == [SIZES[0]]
+    assert list(crossings.data_needed(study_of(cells), "token")) == [SIZES[0]]
 
 
 def test_the_text_that_a_method_needs_is_the_planted_share(study_of: StudyOf) -> None:
@@ -522,7 +522,7 @@ def test_the_text_that_a_method_needs_is_the_planted_share(study_of: StudyOf) ->
             for epochs in (2, 4, 8)
         ]
     cells += ladder("token", straight, [0])
-    found = findings.text_needed(study_of(cells), "token")
+    found = crossings.text_needed(study_of(cells), "token")
     assert found[SIZES[0]].x == pytest.approx(0.05)
 
 
@@ -540,7 +540,7 @@ def noisy(size: int, share: float, nu: float, n_tokens: int = 700_000, **columns
 def test_wasted_and_harmful_blocks_are_told_apart(study_of: StudyOf, nu: float) -> None:
     """42 % of the blocks are degraded, and there is a clean run of the other 58 %, 406k tokens."""
     evidence = study_of([*ladder("scratch", straight), noisy(1, 0.42, nu)])
-    [found] = findings.noise_effects(evidence)
+    [found] = crossings.noise_effects(evidence)
     assert (found.method, found.n_params, found.noise) == ("scratch", SIZES[1], 0.42)
     assert found.teacher is None
     # .25 nats a doubling, over log2(1 / .58) doublings for each unit of nu.
@@ -559,7 +559,7 @@ def test_wasted_and_harmful_blocks_are_told_apart(study_of: StudyOf, nu: float) 
 
 def test_a_null_between_clean_runs_is_interpolated(study_of: StudyOf) -> None:
     """Of a noise of .3, 490k tokens are left: there is no clean run of so many."""
-    [found] = findings.noise_effects(study_of([*ladder("scratch", straight), noisy(1, 0.3, 1.0)]))
+    [found] = crossings.noise_effects(study_of([*ladder("scratch", straight), noisy(1, 0.3, 1.0)]))
     assert found.null == pytest.approx(straight(SIZES[1], 490_000))
     assert found.beyond_null is not None
     assert found.beyond_null.value == pytest.approx(0, abs=1e-9)
@@ -571,7 +571,7 @@ def test_what_the_clean_runs_do_not_reach_is_not_told(study_of: StudyOf) -> None
     """A noise of .8 leaves 140k tokens, less than any clean run; a better run has no nu."""
     better = noisy(2, 0.42, 1.0, cross_entropy=straight(SIZES[2], 800_000))
     cells = [*ladder("scratch", straight), noisy(1, 0.8, 1.0), better]
-    far, gained = findings.noise_effects(study_of(cells))
+    far, gained = crossings.noise_effects(study_of(cells))
     assert far.beyond_null is None
     assert far.nu is None
     assert far.cost.value == pytest.approx(0.25 * math.log2(5))
@@ -586,7 +586,7 @@ def test_a_distilled_noisy_run_is_held_against_its_own_teachers_students(study_o
     cells = [*ladder("token", straight), *ladder("token", weaker, [1], by="weak")]
     loss = weaker(SIZES[1], 406_000)
     cells.append(noisy(1, 0.42, 1.0, method="token", by="weak", cross_entropy=loss))
-    [found] = findings.noise_effects(study_of(cells))
+    [found] = crossings.noise_effects(study_of(cells))
     assert found.teacher is not None
     assert found.teacher.run_id == "teacher-96x3"
     assert found.nu is not None
@@ -599,7 +599,7 @@ def test_every_noise_level_is_told_though_scrambled_text_is_a_little_shorter(
     """Without its line breaks noisier text has fewer tokens, and so a shorter pass."""
     shorter = {0.25: 680_000, 0.42: 600_000}
     cells = [*ladder("scratch", straight), *(noisy(1, q, 1.0, n) for q, n in shorter.items())]
-    found = findings.noise_effects(study_of(cells))
+    found = crossings.noise_effects(study_of(cells))
     assert {each.noise: each.n_tokens for each in found} == shorter
     for each in found:
         # Each against the clean curve at its own length, so that the shorter pass costs nothing.
@@ -616,7 +616,7 @@ def test_every_noise_level_is_told_though_scrambled_text_is_a_little_shorter(
 def test_text_without_a_clean_block_has_a_cost_and_no_nu(study_of: StudyOf) -> None:
     """Its null would be no text at all. It is as good as a clean pass over 300k tokens."""
     every = {**noisy(1, 0.5, 1.0), "noise": 1.0, "cross_entropy": straight(SIZES[1], 300_000)}
-    [found] = findings.noise_effects(study_of([*ladder("scratch", straight), every]))
+    [found] = crossings.noise_effects(study_of([*ladder("scratch", straight), every]))
     assert found.cost.value == pytest.approx(0.25 * math.log2(7 / 3))
     assert found.beyond_null is None
     assert found.nu is None
@@ -628,19 +628,19 @@ def test_noisy_runs_of_another_weight_are_no_repeats(study_of: StudyOf) -> None:
         noisy(1, 0.42, 1.0, method="token", kd_weight=1.0),
         noisy(1, 0.42, 1.0, method="token", kd_weight=0.5, run_id="half", cross_entropy=9.0),
     ]
-    [found] = findings.noise_effects(study_of(cells))
+    [found] = crossings.noise_effects(study_of(cells))
     assert found.cost.value == pytest.approx(-0.25 * math.log2(0.58))
 
 
 def test_a_noisy_run_longer_than_every_clean_one_is_left_out(study_of: StudyOf) -> None:
     """Nothing is extrapolated."""
     cells = [*ladder("scratch", straight), noisy(1, 0.42, 1.0, 710_000)]
-    assert findings.noise_effects(study_of(cells)) == []
+    assert crossings.noise_effects(study_of(cells)) == []
 
 
 def test_a_noisy_run_without_clean_ones_is_left_out(study_of: StudyOf) -> None:
     assert (
-        findings.noise_effects(study_of([*ladder("scratch", straight, [0]), noisy(1, 0.42, 1)]))
+        crossings.noise_effects(study_of([*ladder("scratch", straight, [0]), noisy(1, 0.42, 1)]))
         == []
     )
 
@@ -648,7 +648,7 @@ def test_a_noisy_run_without_clean_ones_is_left_out(study_of: StudyOf) -> None:
 def test_the_generators_noisy_run_is_worse_than_its_null_by_what_was_planted(
     unfitted: Evidence,
 ) -> None:
-    [found] = findings.noise_effects(unfitted)
+    [found] = crossings.noise_effects(unfitted)
     assert found.beyond_null is not None
     assert found.beyond_null.value == pytest.approx(0.05)
     # From 406k towards 231k the curve, straight in ln D, has 55 (231k^-.35 - 406k^-.35) nats.

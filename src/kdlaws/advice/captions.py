@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdlaws.advice.contrasts import Estimate
+from kdlaws.advice.crossings import NoiseEffect
 from kdlaws.advice.evidence import (
     Evidence,
     Teacher,
@@ -14,7 +15,7 @@ from kdlaws.advice.evidence import (
     repeated,
     undertrained,
 )
-from kdlaws.advice.findings import Gain, NoiseEffect, gain
+from kdlaws.advice.findings import Gain, gain
 from kdlaws.quantities import human
 
 if TYPE_CHECKING:

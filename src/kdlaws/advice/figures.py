@@ -13,6 +13,7 @@ import numpy as np
 from kdlaws.advice import captions
 from kdlaws.advice.captions import percent
 from kdlaws.advice.contrasts import Estimate
+from kdlaws.advice.crossings import NoiseEffect, noise_effects
 from kdlaws.advice.evidence import (
     Evidence,
     N,
@@ -26,13 +27,7 @@ from kdlaws.advice.evidence import (
     pareto,
     repeated,
 )
-from kdlaws.advice.findings import (
-    NoiseEffect,
-    behind_teacher,
-    gain,
-    noise_effects,
-    one_pass_curves,
-)
+from kdlaws.advice.findings import behind_teacher, gain, one_pass_curves
 from kdlaws.advice.marks import colour, curve, floats, points
 from kdlaws.advice.picture import MARKERS, Axis, Curve, Figure, Panel, Reference, Series
 from kdlaws.quantities import human

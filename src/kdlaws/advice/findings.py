@@ -1,4 +1,4 @@
-"""What a study's runs say without a law: gains, slopes, inversions, equal losses, noise.
+"""What a study's runs say without a law: gains, slopes, inversions.
 
 Every answer is a contrast of measured cells with its standard error (``contrasts.py``). "Doubling"
 slopes are least-squares slopes of cross-entropy on log2, as weighted sums of the measured means:
@@ -6,7 +6,7 @@ average slopes over the study's own levels, whatever the curve between them.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 SIGNIFICANT = 2.0
 """Standard errors beyond which a difference is called one."""
-WIDEST_GAP = 10.5
-"""Between points further apart than this factor nothing is interpolated."""
 
 
 # --- what distilling gains ----------------------------------------------------------------------
@@ -274,7 +272,7 @@ class Step:
 def steps(evidence: Evidence) -> list[Step]:
     """Every step between neighbours in N at equal data, and in data at equal N."""
     found: list[Step] = []
-    noise, worst = seed_noise(evidence, 1.0), _worst(evidence)
+    noise, worst = seed_noise(evidence, 1.0), worst_seed_noise(evidence)
     for method in evidence.methods:
         found += _steps_in_n(evidence, method)
         for n, curve in one_pass_curves(evidence, method).items():
@@ -290,7 +288,7 @@ def _steps_in_n(evidence: Evidence, method: str) -> Iterator[Step]:
         yield from _steps(evidence, method, "N", fraction, sizes, seed_noise(evidence, fraction))
 
 
-def _worst(evidence: Evidence) -> SeedNoise | None:
+def worst_seed_noise(evidence: Evidence) -> SeedNoise | None:
     """The largest of the fractions' seed noises, for steps between fractions."""
     known = [noise for f in evidence.fractions if (noise := seed_noise(evidence, f))]
     return max(known, key=lambda noise: noise.sigma, default=None)
@@ -308,170 +306,3 @@ def _steps(
         terms: list[Term] = [(1.0, more), (-1.0, fewer)]
         change = contrast(evidence, terms, noise, independent(terms))
         yield Step(method, along, low, high, fixed, change)
-
-
-# --- equal losses -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """Where a curve reaches a cross-entropy: at ``x``, with a 95 % interval.
-
-    Outside the curve's own range nothing is extrapolated: ``x`` is its end, and ``bound`` says on
-    which side the crossing lies, ``"<"`` or ``">"``.
-    """
-
-    x: float
-    lo: float
-    hi: float
-    bound: str = ""
-
-
-def crossing(
-    evidence: Evidence,
-    curve: Mapping[float, "DataFrame"],
-    target: "DataFrame",
-    noise: SeedNoise | None,
-) -> Crossing | None:
-    """The smallest x at which the curve, straight in log x between its points, meets ``target``.
-
-    None with fewer than two points, or where those beside the crossing are too far apart.
-    """
-    goal = float(target["cross_entropy"].mean())
-    points = [(x, float(rows["cross_entropy"].mean()), rows) for x, rows in curve.items()]
-    if len(points) < 2:
-        return None
-    if points[0][1] <= goal:
-        return Crossing(points[0][0], math.nan, points[0][0], "<")
-    for (x0, y0, rows0), (x1, y1, rows1) in pairwise(points):
-        if y1 <= goal and x1 / x0 > WIDEST_GAP:
-            return None
-        if y1 <= goal:
-            share, width = (y0 - goal) / (y0 - y1), math.log(x1 / x0)
-            terms: list[Term] = [(1 - share, rows0), (share, rows1), (-1.0, target)]
-            error = contrast(evidence, terms, noise, independent(terms))
-            low, high = (end * width / (y0 - y1) for end in error.interval())
-            x = x0 * math.exp(share * width)
-            return Crossing(x, x * math.exp(low), x * math.exp(high))
-    return Crossing(points[-1][0], points[-1][0], math.nan, ">")
-
-
-def data_needed(evidence: Evidence, method: str) -> dict[float, Crossing]:
-    """N -> share of scratch's tokens with which the method equals scratch, one pass each."""
-    scratch = one_pass_curves(evidence, "scratch")
-    found: dict[float, Crossing] = {}
-    for n, curve in one_pass_curves(evidence, method).items():
-        if n in scratch:
-            longest = max(scratch[n])
-            at = crossing(evidence, curve, scratch[n][longest], seed_noise(evidence, 1.0))
-            if at:
-                found[n] = _relative(at, longest)
-    return found
-
-
-def text_needed(evidence: Evidence, method: str) -> dict[float, Crossing]:
-    """N -> share of the text with which the method, repeating it, equals one pass of scratch."""
-    scratch = one_pass_curves(evidence, "scratch")
-    found: dict[float, Crossing] = {}
-    for n, curve in repeated_curves(evidence, method).items():
-        if n in scratch:
-            longest = max(scratch[n])
-            at = crossing(evidence, curve, scratch[n][longest], _worst(evidence))
-            if at:
-                found[n] = _relative(at, longest)
-    return found
-
-
-def _relative(found: Crossing, unit: float) -> Crossing:
-    return Crossing(found.x / unit, found.lo / unit, found.hi / unit, found.bound)
-
-
-# --- noise --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class NoiseEffect:
-    """A run whose text is degraded in a share ``noise`` of its blocks, against its null.
-
-    The null is that degraded blocks are wasted: the clean run on the other ``1 - noise`` of the
-    tokens. ``cost`` is the loss against the clean run on as many tokens, ``beyond_null`` that
-    against the null; positive is worse. The clean curve is straight in log D between its points.
-    ``nu`` is in D_eff = (1 - noise)^nu D: 1 wasted, above harmful.
-    """
-
-    method: str
-    teacher: Teacher | None
-    n_params: float
-    noise: float
-    n_tokens: float
-    noisy: float
-    null: float
-    cost: Estimate
-    beyond_null: Estimate | None
-    nu: Crossing | None
-
-
-def noise_effects(evidence: Evidence) -> list[NoiseEffect]:
-    """Every noisy run of one pass that has clean runs of its size, method and teacher.
-
-    Both at the method's usual settings.
-    """
-    rows = measured(one_pass(evidence.usual[evidence.usual["noise"] > 0]))
-    keys = ["method", "teacher", N, "noise"]
-    rows = rows[rows["fraction"] == 1]
-    # Scrambled text has fewer tokens, so each level has a longest pass of its own.
-    found = [
-        _noise_effect(evidence, full_pass(group)) for _, group in rows.groupby(keys, dropna=False)
-    ]
-    return [each for each in found if each]
-
-
-def _noise_effect(evidence: Evidence, noisy: "DataFrame") -> NoiseEffect | None:
-    first = noisy.iloc[0]
-    method, n, share = str(first["method"]), float(first[N]), float(first["noise"])
-    teacher = next((t for t in evidence.teachers if t.run_id == first["teacher"]), None)
-    curve = one_pass_curves(evidence, method, teacher).get(n, {})
-    if not curve:
-        return None
-    noise, n_tokens = seed_noise(evidence, 1.0), float(first["n_tokens"])
-    clean = interpolated(curve, n_tokens)
-    null = interpolated(curve, (1 - share) * n_tokens)
-    if not clean:
-        return None
-    cost, beyond = ([(1.0, noisy), *_negative(terms)] for terms in (clean, null))
-    return NoiseEffect(
-        method=method,
-        teacher=teacher,
-        n_params=n,
-        noise=share,
-        n_tokens=n_tokens,
-        noisy=float(noisy["cross_entropy"].mean()),
-        null=sum(weight * float(rows["cross_entropy"].mean()) for weight, rows in null),
-        cost=contrast(evidence, cost, noise, independent(cost)),
-        beyond_null=contrast(evidence, beyond, noise, independent(beyond)) if null else None,
-        nu=_nu(crossing(evidence, curve, noisy, noise), n_tokens, share),
-    )
-
-
-def _negative(terms: Sequence[Term]) -> list[Term]:
-    return [(-weight, rows) for weight, rows in terms]
-
-
-def interpolated(curve: Mapping[float, "DataFrame"], x: float) -> list[Term]:
-    """The curve at ``x``, straight in log x between its points; empty outside them."""
-    for (x0, rows0), (x1, rows1) in pairwise(curve.items()):
-        if x0 * (1 - 1e-9) <= x <= x1 * (1 + 1e-9):
-            share = min(1.0, max(0.0, math.log(x / x0) / math.log(x1 / x0)))
-            return [term for term in ((1 - share, rows0), (share, rows1)) if term[0]]
-    return []
-
-
-def _nu(reached: Crossing | None, n_tokens: float, share: float) -> Crossing | None:
-    """None where the clean curve does not reach the noisy loss, or no block is clean."""
-    if reached is None or reached.bound or share >= 1:
-        return None
-
-    def nu(x: float) -> float:
-        return math.log(x / n_tokens) / math.log(1 - share)
-
-    return Crossing(nu(reached.x), nu(reached.hi), nu(reached.lo))

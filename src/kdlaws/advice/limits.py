@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from kdlaws.advice.captions import counted, listed
+from kdlaws.advice.crossings import data_needed, noise_effects
 from kdlaws.advice.evidence import (
     Evidence,
     N,
@@ -12,7 +13,7 @@ from kdlaws.advice.evidence import (
     one_pass,
     repeated,
 )
-from kdlaws.advice.findings import data_needed, gain, noise_effects, seed_noise
+from kdlaws.advice.findings import gain, seed_noise
 from kdlaws.quantities import human
 
 TEACHER_MARGIN = (0.10, 10.0)

@@ -9,23 +9,20 @@ from pathlib import Path
 
 from kdlaws.advice.captions import counted, listed, noise_sentence, percent, spread
 from kdlaws.advice.contrasts import Estimate
+from kdlaws.advice.crossings import Crossing, data_needed, noise_effects, text_needed
 from kdlaws.advice.evidence import Evidence, Teacher, load
 from kdlaws.advice.findings import (
     SIGNIFICANT,
-    Crossing,
     Gain,
     Step,
-    data_needed,
     data_slopes,
     gain,
-    noise_effects,
     seed_noise,
     shared_sizes,
     size_exponent,
     size_slope,
     steps,
     teacher_gain,
-    text_needed,
 )
 from kdlaws.advice.limits import teacher_gap, teacher_margin, teacher_overlap
 from kdlaws.quantities import human

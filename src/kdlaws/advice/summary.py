@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 from kdlaws.advice.captions import counted, percent
+from kdlaws.advice.crossings import data_needed
 from kdlaws.advice.evidence import Evidence, done, load, one_pass
-from kdlaws.advice.findings import Gain, data_needed, data_slope, gain, size_slope, steps
+from kdlaws.advice.findings import Gain, data_slope, gain, size_slope, steps
 from kdlaws.advice.limits import margin_needed, n_trunks, teacher_margin
 from kdlaws.advice.story import shares_needed
 from kdlaws.laws.result import Parameter
