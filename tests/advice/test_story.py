@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdlaws.advice.evidence import Evidence, load
 from kdlaws.advice.crossings import Crossing
+from kdlaws.advice.evidence import Evidence, load
 from kdlaws.advice.story import sentences, shares_needed, story
 
 SIZES = (12_576, 98_112, 332_448, 791_680, 1_532_160)

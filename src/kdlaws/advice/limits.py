@@ -13,7 +13,7 @@ from kdlaws.advice.evidence import (
     one_pass,
     repeated,
 )
-from kdlaws.advice.findings import gain, seed_noise
+from kdlaws.advice.findings import gain, seed_noise, size_exponent
 from kdlaws.quantities import human
 
 TEACHER_MARGIN = (0.10, 10.0)
@@ -58,7 +58,7 @@ def n_trunks(evidence: Evidence, method: str) -> int:
 
 
 def can_show(evidence: Evidence) -> list[str]:
-    return _said(evidence, (_range, _comparisons, _saving, _seeds))
+    return _said(evidence, (_range, _exponents, _comparisons, _saving, _seeds))
 
 
 def cannot_show(evidence: Evidence) -> list[str]:
@@ -94,6 +94,17 @@ def _range(evidence: Evidence) -> str:
     return (
         f"How cross-entropy falls over {counted(len(evidence.sizes), 'size')} between "
         f"{human(low)} and {human(high)} non-embedding parameters, a factor of {high / low:.3g}."
+    )
+
+
+def _exponents(evidence: Evidence) -> str:
+    found = {m: size_exponent(evidence, m) for m in evidence.methods}
+    parts = [f"{m} {each.value:.4f} ± {each.se:.4f}" for m, each in found.items() if each]
+    if not parts or any(math.isnan(each.se) for each in found.values() if each):
+        return ""
+    return (
+        f"How steeply N counts here, as effective exponents with no offset taken off: "
+        f"{listed(parts)}; the exponent alpha of a law with an offset is another thing."
     )
 
 

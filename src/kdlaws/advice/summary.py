@@ -113,15 +113,15 @@ def _ahead(evidence: Evidence) -> str:
 def _on_repeated_data(evidence: Evidence, method: str) -> str:
     shares = [fraction for fraction in evidence.fractions if fraction < 1][-2:]
     found = {share: g for share in shares if (g := gain(evidence, method, share))}
-    parts = [f"at {percent(share)} {_nats(each)}" for share, each in found.items()]
-    what = _once(parts) or "on repeated data: 0 pairs of runs to compare"
-    return f"{method.capitalize()} ahead of scratch {what}"
+    parts = [_nats(each, f" at {percent(share)}") for share, each in found.items()]
+    what = _once(parts) or "0 pairs of runs on repeated data to compare"
+    return f"{method.capitalize()} ahead of scratch: {what}"
 
 
-def _nats(found: Gain) -> str:
+def _nats(found: Gain, where: str = "") -> str:
     if math.isnan(found.mean.se):
-        return f"{found.mean} nats ({counted(found.n_sizes, 'size')}, no SE)"
-    return f"{found.mean} nats ({found.n_wins}/{found.n_sizes} sizes)"
+        return f"{found.mean} nats{where} ({counted(found.n_sizes, 'size')}, no SE)"
+    return f"{found.mean} nats{where} ({found.n_wins}/{found.n_sizes} sizes)"
 
 
 def _once(parts: list[str]) -> str:
