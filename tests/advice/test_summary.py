@@ -35,8 +35,8 @@ def test_no_line_of_a_usual_study_is_cut(study: Path) -> None:
 def test_the_numbers_are_the_known_ones(study: Path) -> None:
     run, teacher, of_n, of_d, alpha, ahead, repeated, saving, caution, report = lines(study)
     assert run == (
-        "synthetic: 172 runs, 5 sizes, N 12.6k to 1.53M non-embedding (x122), "
-        "56k to 700k tokens, 3 methods"
+        "synthetic: 172 runs, 3 methods, 5 sizes, N 12.6k to 1.53M non-embedding (x122), "
+        "D 56k to 700k"
     )
     # The best scratch student: 1.8 + 25 * 1532160^-.3 + 55 * 700000^-.35 and its known jitter.
     assert teacher.startswith("Teacher 2.65M: 2.350 nats, 0.291 below the best scratch student")

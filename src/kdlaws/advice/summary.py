@@ -50,10 +50,10 @@ def _what_was_run(evidence: Evidence) -> str:
             f"{evidence.name}: {counted(len(evidence.runs), 'run')}, 0 students with a known size"
         )
     return (
-        f"{evidence.name}: {counted(len(evidence.runs), 'run')}, {counted(len(sizes), 'size')}, "
+        f"{evidence.name}: {counted(len(evidence.runs), 'run')}, "
+        f"{counted(len(evidence.methods), 'method')}, {counted(len(sizes), 'size')}, "
         f"N {human(sizes[0])} to {human(sizes[-1])} non-embedding (x{sizes[-1] / sizes[0]:.3g}), "
-        f"{human(tokens.min())} to {human(tokens.max())} tokens, "
-        f"{counted(len(evidence.methods), 'method')}"
+        f"D {human(tokens.min())} to {human(tokens.max())}"
     )
 
 
