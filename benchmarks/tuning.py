@@ -19,9 +19,12 @@ from kdlaws.tables import read_table
 
 N, TEACHER_N = "n_params_non_embedding", "teacher_n_params_non_embedding"
 CELL = ["method", N, "fraction"]
-COMMON = {0.01: {"scratch": 0.01, "token": 0.02, "embedding": 0.01}}
-COMMON[1.0] = load_study(Path("config.yaml")).optimiser.learning_rate
-BATCH = {0.01: 128, 1.0: load_study(Path("config.yaml")).optimiser.batch_tokens}
+DEFAULT = load_study(Path("config.yaml")).optimiser
+COMMON = {
+    0.01: {"scratch": 0.01, "token": 0.02, "embedding": 0.01},
+    1.0: DEFAULT.learning_rate,
+}
+BATCH = {0.01: 128, 1.0: DEFAULT.batch_tokens}
 
 
 def read(path: Path) -> pd.DataFrame:

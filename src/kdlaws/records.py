@@ -8,8 +8,6 @@ import hashlib
 import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 RECORD, EVALUATION = "record.json", "evaluation.json"
 PLAN, REFERENCE, LOSSES = "plan.json", "reference.json", "losses.npz"
-_NOT_OURS = (OSError, EOFError, TypeError, ValueError, KeyError, NotImplementedError)
 WEIGHTS = Path("model") / "model.safetensors"
 
 
@@ -115,11 +112,17 @@ def write_losses(folder: Path, losses: "Mapping[str, NDArray[np.float64]]") -> N
     partial.replace(folder / LOSSES)
 
 
+_DAMAGED = (OSError, EOFError, TypeError, ValueError, KeyError, NotImplementedError)
+
+
 def read_losses(folder: Path) -> "dict[str, NDArray[np.float64]]":
     """What ``write_losses`` wrote, by run_id; empty where there is no such file.
 
     Raises ArtefactError where the file is none of ours.
     """
+    import zipfile
+    import zlib
+
     import numpy as np
 
     file = folder / LOSSES
@@ -130,7 +133,7 @@ def read_losses(folder: Path) -> "dict[str, NDArray[np.float64]]":
         with file.open("rb") as opened, np.load(opened) as arrays:
             pairs = zip(arrays["run_id"], arrays["nll"].astype(np.float64), strict=True)
             return {str(run_id): nll for run_id, nll in pairs}
-    except (*_NOT_OURS, zipfile.BadZipFile, zlib.error) as error:
+    except (*_DAMAGED, zipfile.BadZipFile, zlib.error) as error:
         raise ArtefactError(
             f"cannot be read ({error})", where=str(file), remedy="run evaluate again"
         ) from None

@@ -4,7 +4,7 @@ Curves are straight in log x between their measured points, and nothing is told 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -120,10 +120,14 @@ class NoiseEffect:
     noise: float
     n_tokens: float
     noisy: float
-    null: float
     cost: Estimate
     beyond_null: Estimate | None
     nu: Crossing | None
+
+    @property
+    def null(self) -> float | None:
+        """Cross-entropy of the null; None where the clean curve has no point so short."""
+        return None if self.beyond_null is None else self.noisy - self.beyond_null.value
 
 
 def noise_effects(evidence: Evidence) -> list[NoiseEffect]:
@@ -153,7 +157,9 @@ def _noise_effect(evidence: Evidence, noisy: "DataFrame") -> NoiseEffect | None:
     null = interpolated(curve, (1 - share) * n_tokens)
     if not clean:
         return None
-    cost, beyond = ([(1.0, noisy), *_negative(terms)] for terms in (clean, null))
+    cost, beyond = (
+        [(1.0, noisy), *((-weight, rows) for weight, rows in terms)] for terms in (clean, null)
+    )
     return NoiseEffect(
         method=method,
         teacher=teacher,
@@ -161,15 +167,10 @@ def _noise_effect(evidence: Evidence, noisy: "DataFrame") -> NoiseEffect | None:
         noise=share,
         n_tokens=n_tokens,
         noisy=float(noisy["cross_entropy"].mean()),
-        null=sum(weight * float(rows["cross_entropy"].mean()) for weight, rows in null),
         cost=contrast(evidence, cost, noise, independent(cost)),
         beyond_null=contrast(evidence, beyond, noise, independent(beyond)) if null else None,
         nu=_nu(crossing(evidence, curve, noisy, noise), n_tokens, share),
     )
-
-
-def _negative(terms: Sequence[Term]) -> list[Term]:
-    return [(-weight, rows) for weight, rows in terms]
 
 
 def interpolated(curve: Mapping[float, "DataFrame"], x: float) -> list[Term]:

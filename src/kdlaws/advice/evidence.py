@@ -89,6 +89,11 @@ class Evidence:
         return tuple(sorted(present, key=lambda method: (*METHODS, method).index(method)))
 
     @cached_property
+    def distilled(self) -> tuple[str, ...]:
+        """The methods that have a teacher."""
+        return tuple(method for method in self.methods if method != "scratch")
+
+    @cached_property
     def sizes(self) -> tuple[float, ...]:
         """The students' non-embedding parameters, ascending."""
         return tuple(sorted(map(float, self.students[N].dropna().unique())))

@@ -220,7 +220,7 @@ def _pareto_series(models: "DataFrame", cost: str) -> Iterator[Series]:
 
 
 def compression(evidence: Evidence) -> Figure:
-    distilled = [(m, t) for m in evidence.methods if m != "scratch" for t in evidence.teachers]
+    distilled = [(m, t) for m in evidence.distilled for t in evidence.teachers]
     return Figure(
         name="compression",
         title="What distilling gains, against compression",
@@ -308,7 +308,7 @@ def _noise_panel(evidence: Evidence, effect: NoiseEffect) -> Panel:
     clean = one_pass_curves(evidence, effect.method, effect.teacher)[effect.n_params].values()
     rows = evidence.runs.loc[[index for each in clean for index in each.index]]
     by = f", {effect.teacher.label}" if effect.teacher else ""
-    null = [] if effect.beyond_null is None else [effect.null]
+    null = [] if effect.null is None else [effect.null]
     return Panel(
         title=f"{effect.method}, N {human(effect.n_params)}{by}",
         x=Axis("D, tokens of one pass", log=True),

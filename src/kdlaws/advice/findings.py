@@ -97,7 +97,7 @@ def paired_noise(evidence: Evidence, fraction: float) -> SeedNoise | None:
     """Over seeds, of distilled against scratch: all methods with the main teacher."""
     import pandas as pd
 
-    pairs = [paired(evidence, m, fraction) for m in evidence.methods if m != "scratch"]
+    pairs = [paired(evidence, m, fraction) for m in evidence.distilled]
     return gain_noise(pd.concat(pairs)) if pairs else None
 
 
@@ -141,11 +141,11 @@ def behind_teacher(evidence: Evidence, method: str, teacher: Teacher) -> dict[fl
 
     Paired with the teacher's own run, where the table has it.
     """
+    if math.isnan(teacher.cross_entropy):
+        return {}
     noise = seed_noise(evidence, 1.0)
     own = measured(evidence.runs[evidence.runs["run_id"] == teacher.run_id])
     found: dict[float, Estimate] = {}
-    if math.isnan(teacher.cross_entropy):
-        return found
     for n, rows in by_size(_final(evidence.of(method, teacher=teacher), 1.0)).items():
         terms: list[Term] = [(1.0, rows), (-1.0, own)] if len(own) else [(1.0, rows)]
         gap = contrast(evidence, terms, noise, 1 / len(rows))
@@ -280,6 +280,11 @@ def steps(evidence: Evidence) -> list[Step]:
         for n, curve in repeated_curves(evidence, method).items():
             found += _steps(evidence, method, "U", n, curve, worst)
     return found
+
+
+def judged_steps(evidence: Evidence) -> list[Step]:
+    """The steps that have a standard error, so that an inversion can be told from noise."""
+    return [step for step in steps(evidence) if not math.isnan(step.change.se)]
 
 
 def _steps_in_n(evidence: Evidence, method: str) -> Iterator[Step]:

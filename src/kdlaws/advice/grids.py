@@ -36,9 +36,9 @@ def gain_table(evidence: Evidence) -> Table:
     """Scratch minus distilled, a column a method and amount of data."""
     found = {
         (method, fraction): g
-        for method in evidence.methods
+        for method in evidence.distilled
         for fraction in evidence.fractions
-        if method != "scratch" and (g := gain(evidence, method, fraction))
+        if (g := gain(evidence, method, fraction))
     }
     head = ["N", *(f"{method}, {percent(fraction)}" for method, fraction in found)]
     rows: list[list[Cell]] = [

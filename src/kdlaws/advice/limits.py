@@ -109,7 +109,7 @@ def _exponents(evidence: Evidence) -> str:
 
 
 def _comparisons(evidence: Evidence) -> str:
-    found = {m: gain(evidence, m, 1.0) for m in evidence.methods if m != "scratch"}
+    found = {m: gain(evidence, m, 1.0) for m in evidence.distilled}
     parts = [
         f"{method} {g.mean} nats, at {counted(g.n_sizes, 'size')}"
         for method, g in found.items()
@@ -121,7 +121,7 @@ def _comparisons(evidence: Evidence) -> str:
 
 
 def _saving(evidence: Evidence) -> str:
-    found = {m: data_needed(evidence, m) for m in evidence.methods if m != "scratch"}
+    found = {m: data_needed(evidence, m) for m in evidence.distilled}
     inside = {m: [c for c in each.values() if not c.bound] for m, each in found.items()}
     parts = [f"{m} at {counted(len(each), 'size')}" for m, each in inside.items() if each]
     if not parts:

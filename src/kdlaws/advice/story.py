@@ -17,11 +17,11 @@ from kdlaws.advice.findings import (
     Step,
     data_slopes,
     gain,
+    judged_steps,
     seed_noise,
     shared_sizes,
     size_exponent,
     size_slope,
-    steps,
     teacher_gain,
 )
 from kdlaws.advice.limits import teacher_gap, teacher_margin, teacher_overlap
@@ -34,7 +34,7 @@ def story(folder: Path) -> list[str]:
 
 
 def sentences(evidence: Evidence) -> list[str]:
-    distilled = [method for method in evidence.methods if method != "scratch"]
+    distilled = evidence.distilled
     return list(
         filter(
             None,
@@ -94,7 +94,7 @@ def _data(evidence: Evidence) -> str:
 
 
 def _steps(evidence: Evidence) -> str:
-    every = [step for step in steps(evidence) if not math.isnan(step.change.se)]
+    every = judged_steps(evidence)
     if not every:
         return ""
     inverted = [step for step in every if step.is_inverted]
@@ -190,7 +190,7 @@ def _share(found: Crossing) -> str:
 
 
 def _teachers(evidence: Evidence) -> Iterator[str]:
-    distilled = [method for method in evidence.methods if method != "scratch"]
+    distilled = evidence.distilled
     for main, other in ((evidence.teachers[0], other) for other in evidence.teachers[1:]):
         for method in distilled:
             found = teacher_gain(evidence, method, main, other)

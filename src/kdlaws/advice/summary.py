@@ -7,7 +7,7 @@ from pathlib import Path
 from kdlaws.advice.captions import counted, percent
 from kdlaws.advice.crossings import data_needed
 from kdlaws.advice.evidence import Evidence, done, load, one_pass
-from kdlaws.advice.findings import Gain, data_slope, gain, size_slope, steps
+from kdlaws.advice.findings import Gain, data_slope, gain, judged_steps, size_slope
 from kdlaws.advice.limits import margin_needed, n_trunks, teacher_margin
 from kdlaws.advice.story import shares_needed
 from kdlaws.laws.result import Parameter
@@ -105,7 +105,7 @@ def _parameter(parameter: Parameter) -> str:
 
 
 def _ahead(evidence: Evidence) -> str:
-    found = {m: g for m in evidence.methods if m != "scratch" and (g := gain(evidence, m, 1.0))}
+    found = {m: g for m in evidence.distilled if (g := gain(evidence, m, 1.0))}
     parts = [f"{method} {_nats(each)}" for method, each in found.items()]
     return f"Ahead of scratch at 100 %: {_once(parts) or '0 pairs of runs to compare'}"
 
@@ -139,7 +139,7 @@ def _saving(evidence: Evidence) -> str:
 
 
 def _caution(evidence: Evidence) -> str:
-    every = [step for step in steps(evidence) if not math.isnan(step.change.se)]
+    every = judged_steps(evidence)
     n_inverted = sum(step.is_inverted for step in every)
     inverted = f"{n_inverted} of {counted(len(every), 'step')} inverted"
     fits = [fit for name, fit in evidence.fits.items() if name.startswith("chinchilla-")]
