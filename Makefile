@@ -11,7 +11,7 @@ made := $(VENV)/pyvenv.cfg
 installed := $(VENV)/.installed
 installed_dev := $(VENV)/.installed-dev
 
-.PHONY: help demo test check bench teachers clean
+.PHONY: help demo test check campaign bench teachers clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -31,7 +31,12 @@ check: $(installed_dev) ## lint, format, types, the examples in the documentatio
 	$(python) -m mypy
 	$(python) -m pytest tests/test_docs.py
 
+campaign: $(installed) ## how often intervals hold the truth: simulated studies, an hour
+	OPENBLAS_NUM_THREADS=1 $(python) benchmarks/coverage.py
+
 bench: $(installed) ## what benchmarks/*.md rest on: hours
+	OPENBLAS_NUM_THREADS=1 $(python) benchmarks/fitting.py
+	OPENBLAS_NUM_THREADS=1 $(python) benchmarks/fitting.py --busbridge
 	$(python) train.py configs/tuning.yaml
 	$(python) evaluate.py configs/tuning.yaml
 	$(python) benchmarks/tuning.py runs/tuning/table.csv

@@ -45,13 +45,14 @@ def main() -> None:
     table = tables.read_table(path, columns="n_params=N,n_tokens=D,cross_entropy=loss")
     # A loss on books is not a loss on the web: the two together are refused.
     web = selection.select(table, "corpus=web")
-    runs = selection.law_columns(web, laws.find("chinchilla").columns)
-    fit = laws.fit(runs.columns, "chinchilla", n_column=runs.n_column, trunk=runs.trunk)
+    runs = selection.law_columns(web, laws.find("chinchilla").reads)
+    fit = laws.fit(runs.columns, "chinchilla", **runs.arguments())
     print(fit)
-    lo, hi = fit.band(MODEL)
+    model = laws.predict(fit, MODEL)
     print(
         f"N = {MODEL['n_params']:.3g}, D = {MODEL['n_tokens']:.3g}: "
-        f"{fit.predict(MODEL):.3f} nats per token, {fit.level:.0%} band {lo:.3f} to {hi:.3f}"
+        f"{model.cross_entropy:.3f} nats per token, "
+        f"{model.level:.0%} interval {model.lo:.3f} to {model.hi:.3f}"
     )
 
 

@@ -107,3 +107,17 @@ def test_no_undertrained_run_is_in_a_fit_of_the_committed_study() -> None:
     for name, fitted in evidence.fits.items():
         rows = one_pass(evidence.of(name.split("-")[1]))
         assert fitted.n_runs == len(done(rows)) < len(rows)
+
+
+def test_the_laws_of_the_committed_study_pass_near_their_runs() -> None:
+    """A trunk effect must not stand in for a law that bends otherwise than the runs."""
+    from kdlaws.advice.evidence import done, load, one_pass
+
+    evidence = load(DEFAULT)
+    for method in evidence.methods:
+        law = evidence.fit("chinchilla", method)
+        assert law is not None
+        runs = done(one_pass(evidence.of(method)))
+        columns = {name: runs[name].to_numpy() for name in (law.n_column, "n_tokens")}
+        error = law.predict(columns) / runs["cross_entropy"].to_numpy() - 1
+        assert abs(error).max() < 0.03

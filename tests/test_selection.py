@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdlaws import cli
+from kdlaws import cli_laws
 from kdlaws.errors import TableError
 from kdlaws.selection import Comparison, choose_n_column, law_columns, parse_where, select
 from kdlaws.tables import COLUMNS, LoadedTable, read_table, write_table
@@ -121,10 +121,40 @@ def test_whatever_n_the_law_names_the_n_in_use_is_read(name: str) -> None:
     assert (total.n_column, list(total.columns["n_params"])) == ("n_params", [1e6, 2e6, 3e6])
 
 
-def test_products_of_counts_do_not_overflow() -> None:
-    table = points(n_params=[10**12] * 3, n_tokens=[10**13] * 3)
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint32", "uint64", "Int64", "object"])
+def test_products_of_counts_do_not_overflow(dtype: str) -> None:
+    """6 N D = 2.4e19 is beyond the largest int64, 9.2e18, and each count fits in 32 bits."""
+    counts = pd.Series([2 * 10**9] * 3, dtype=dtype)
+    table = select(points(n_params=counts, n_tokens=counts), "n_params>1e9,n_tokens=2B")
     columns = law_columns(table, CHINCHILLA).columns
-    assert list(6 * columns["n_params"] * columns["n_tokens"]) == pytest.approx([6e25] * 3)
+    product = 6 * columns["n_params"] * columns["n_tokens"]
+    assert product.dtype == np.float64
+    assert list(product) == [2.4e19] * 3
+
+
+def test_small_integers_and_costs_do_not_overflow() -> None:
+    few = pd.Series([200] * 3, dtype="uint8")
+    costs = pd.Series([2**62] * 3, dtype="int64")
+    table = points(n_tokens=few, student_flops=costs, teacher_inference_flops=costs)
+    columns = law_columns(table, CHINCHILLA).columns
+    assert list(6 * columns["n_tokens"]) == [1200] * 3
+    assert list(columns["flops"]) == [2.0**63] * 3
+
+
+def test_integers_of_a_file_do_not_overflow(tmp_path: Path) -> None:
+    run = {"n_params": 10**12, "n_tokens": 10**30, "cross_entropy": 2}
+    (tmp_path / "t.jsonl").write_text(json.dumps(run))
+    columns = law_columns(read_table(tmp_path / "t.jsonl"), CHINCHILLA).columns
+    assert list(6 * columns["n_params"] * columns["n_tokens"]) == [6e42]
+
+
+def test_integers_of_a_parquet_file_do_not_overflow(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    counts = {"n_params": [2 * 10**9], "n_tokens": [2 * 10**9], "cross_entropy": [2]}
+    frame = pd.DataFrame(counts).astype({"n_params": "int32", "cross_entropy": "uint8"})
+    frame.to_parquet(tmp_path / "t.parquet")
+    columns = law_columns(read_table(tmp_path / "t.parquet"), CHINCHILLA).columns
+    assert list(6 * columns["n_params"] * columns["n_tokens"]) == [2.4e19]
 
 
 def test_rows_with_gaps_are_listed_and_left_out() -> None:
@@ -142,6 +172,179 @@ def test_runs_that_are_no_points_of_a_law_are_listed_and_left_out() -> None:
     read = law_columns(points(5, status=status, run_id=list("abcde")), CHINCHILLA)
     assert list(read.columns["n_params"]) == [1e6, 5e6]
     assert read.dropped == ("b: diverged", "c: undertrained", "d: failed")
+
+
+def test_runs_of_an_export_that_did_not_finish_are_listed_and_left_out(tmp_path: Path) -> None:
+    runs = [
+        ("w", "finished", 1e6, 3.0),
+        ("x", "crashed", 2e6, 2.9),
+        ("y", "running", 3e6, 2.8),
+        ("z", "finished", 4e6, math.nan),
+        ("inf", "finished", 5e6, math.inf),
+    ]
+    rows = [
+        {
+            "name": name,
+            "state": state,
+            "config": {"n_params": n, "n_tokens": "10M"},
+            "summary": {"eval/loss": loss},
+        }
+        for name, state, n, loss in runs
+    ]
+    (tmp_path / "w.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = read_table(tmp_path / "w.jsonl", columns="cross_entropy=eval/loss")
+    read = law_columns(table, CHINCHILLA)
+    assert list(read.columns["n_params"]) == [1e6]
+    assert read.dropped == (
+        *("x: crashed", "y: running", "z: cross_entropy is missing"),
+        "inf: cross_entropy is inf",
+    )
+    assert read.n_dropped == 4
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED", "RUNNING", "SCHEDULED"])
+def test_the_states_of_mlflow_are_known_in_a_table_of_few_columns(status: str) -> None:
+    read = law_columns(points(2, status=["FINISHED", status]), CHINCHILLA)
+    assert read.dropped == (f"row 2: {status}",)
+
+
+def test_a_likely_rename_names_the_column_of_an_export() -> None:
+    table = loaded(**{"params.N": [1.0], "metrics.val_loss": [2.0], "n_tokens": [3.0]})
+    with pytest.raises(TableError, match=r'"n_params=params.N,cross_entropy=metrics.val_loss"'):
+        law_columns(table, CHINCHILLA)
+
+
+# --- the unit of resampling ---------------------------------------------------------------------
+
+
+def units(**columns: Any) -> list[list[int]] | None:
+    """The rows of each unit, by their numbers from 0."""
+    trunk = law_columns(points(len(next(iter(columns.values()))), **columns), ("N",)).trunk
+    if trunk is None:
+        return None
+    return [
+        [row for row, each in enumerate(trunk) if each == unit] for unit in dict.fromkeys(trunk)
+    ]
+
+
+SIZES = [1e6, 1e6, 2e6, 2e6, 2e6]
+
+
+def test_runs_of_one_size_and_seed_are_one_unit_where_there_are_no_trunks() -> None:
+    assert units(n_params=SIZES, seed=[0, 0, 0, 1, 1]) == [[0, 1], [2], [3, 4]]
+    empty = [None] * 5
+    assert units(n_params=SIZES, seed=[0, 0, 0, 1, 1], trunk=empty) == [[0, 1], [2], [3, 4]]
+
+
+def test_method_and_teacher_part_a_unit_where_they_are_known() -> None:
+    method = ["scratch", "token", "token", "token", "token"]
+    seed = [0, 0, 1, 1, 1]
+    assert units(n_params=SIZES, seed=seed, method=method) == [[0], [1], [2, 3, 4]]
+    teacher = [None, "t", "t", "u", "u"]
+    parts = units(n_params=SIZES, seed=seed, method=method, teacher=teacher)
+    assert parts == [[0], [1], [2], [3, 4]]
+
+
+def test_a_run_of_unknown_seed_stands_alone() -> None:
+    assert units(n_params=SIZES, seed=[0, 0, None, None, None]) == [[0, 1], [2], [3], [4]]
+
+
+def test_trunks_go_before_seeds() -> None:
+    trunk = ["a", "b", "b", None, None]
+    assert units(n_params=SIZES, seed=[0] * 5, trunk=trunk) == [[0], [1, 2], [3], [4]]
+
+
+@pytest.mark.parametrize("seed", [[0, 1, 0, 1, 2], [None] * 5, ["x", None, "x", None, None]])
+def test_runs_that_share_nothing_stand_alone(seed: list[Any]) -> None:
+    assert units(n_params=SIZES, seed=seed) is None
+
+
+def test_a_seed_without_a_size_is_no_unit() -> None:
+    table = loaded(flops=[1e18, 2e18], cross_entropy=[3.0, 2.0], seed=[0, 0])
+    assert law_columns(table, ("flops",)).trunk is None
+
+
+# --- columns that need not be there -------------------------------------------------------------
+
+
+def test_optional_columns_leave_no_row_out() -> None:
+    table = points(teacher_cross_entropy=[math.nan, "2.5", math.inf], teacher=[None, "t", "t"])
+    read = law_columns(
+        table, CHINCHILLA, optional=("teacher_cross_entropy", "kd_weight", "teacher")
+    )
+    assert read.columns["teacher_cross_entropy"] == pytest.approx(
+        [math.nan, 2.5, math.nan], nan_ok=True
+    )
+    assert np.isnan(read.columns["kd_weight"]).all()
+    assert read.columns["kd_weight"].dtype == np.float64
+    assert read.columns["teacher"].tolist() == ["", "t", "t"]
+    assert (read.dropped, len(read.columns["n_params"])) == ((), 3)
+
+
+def test_optional_columns_follow_the_rows_that_are_left() -> None:
+    table = points(status=["failed", "done", "done"], kd_weight=[1.0, 0.5, None])
+    weights = law_columns(table, CHINCHILLA, optional=("kd_weight",)).columns["kd_weight"]
+    assert weights == pytest.approx([0.5, math.nan], nan_ok=True)
+
+
+def test_an_optional_cell_that_is_no_number_is_refused() -> None:
+    table = points(teacher_cross_entropy=["2.5", "low", None])
+    with pytest.raises(TableError, match="row 2: teacher_cross_entropy is 'low'"):
+        law_columns(table, CHINCHILLA, optional=("teacher_cross_entropy",))
+
+
+@pytest.mark.parametrize("teacher", ["teacher", "teacher_n_params", "teacher_cross_entropy"])
+def test_a_run_of_unknown_method_is_from_scratch_where_it_has_no_teacher(teacher: str) -> None:
+    cells = ["big"] if teacher == "teacher" else [2.0]
+    table = points(
+        4, method=["token", None, None, "embedding"], **{teacher: cells * 2 + [None] * 2}
+    )
+    methods = law_columns(table, CHINCHILLA, optional=("method",)).columns["method"]
+    assert methods.tolist() == ["token", "", "scratch", "embedding"]
+    table = points(2, **{teacher: [*cells, None]})
+    methods = law_columns(table, CHINCHILLA, optional=("method",)).columns["method"]
+    assert (methods.dtype, methods.tolist()) == (np.dtype(object), ["", "scratch"])
+
+
+def test_a_method_that_is_needed_and_unknown_is_a_gap() -> None:
+    table = points(method=["token", None, None], teacher=["t", "t", None])
+    read = law_columns(table, (*CHINCHILLA, "method"))
+    assert read.columns["method"].tolist() == ["token", "scratch"]
+    assert read.dropped == ("row 2: method is missing",)
+    with pytest.raises(TableError, match="no column method"):
+        law_columns(points(), (*CHINCHILLA, "method"))
+
+
+@pytest.mark.parametrize("where", ["reads", "optional"])
+def test_a_law_that_reads_the_method_is_not_warned_of_several(where: str) -> None:
+    table = points(method=["token", "scratch", "scratch"])
+    reads = (*CHINCHILLA, "method") if where == "reads" else CHINCHILLA
+    optional = ("method",) if where == "optional" else ()
+    assert law_columns(table, reads, optional=optional).notices == ()
+    [(code, _, _)] = law_columns(table, CHINCHILLA).notices
+    assert code == "pooled_methods"
+
+
+@pytest.mark.parametrize(
+    ("n", "column"),
+    [
+        (None, "teacher_n_params_non_embedding"),
+        ("total", "teacher_n_params"),
+        ("non_embedding", "teacher_n_params_non_embedding"),
+    ],
+)
+def test_the_teachers_n_follows_the_students(n: str | None, column: str) -> None:
+    sizes = {"teacher_n_params": [9.0] * 3, "teacher_n_params_non_embedding": [8.0, 8.0, None]}
+    table = points(n_params_non_embedding=[7.0] * 3, **sizes)
+    optional = law_columns(table, CHINCHILLA, n=n, optional=("teacher_N",)).columns
+    expected = {"teacher_n_params": [9, 9, 9], "teacher_n_params_non_embedding": [8, 8, math.nan]}
+    assert optional[column] == pytest.approx(expected[column], nan_ok=True)
+    assert {name for name in optional if name.startswith("teacher")} == {column}
+    needed = law_columns(table, (*CHINCHILLA, "teacher_N"), n=n).columns
+    assert list(needed[column]) == [x for x in expected[column] if not math.isnan(x)]
+
+
+# --- kinds of rows ------------------------------------------------------------------------------
 
 
 def test_repeated_data_is_left_to_the_data_constrained_law() -> None:
@@ -208,7 +411,7 @@ def test_a_fit_says_what_was_left_out_and_pooled(
     frame["method"] = ["scratch", "token"] * 6
     frame.loc[0, "cross_entropy"] = math.nan
     write_table(frame, tmp_path / "t.csv")
-    cli.fit(tmp_path / "t.csv", law="compute", bootstrap=0, as_json=True)
+    cli_laws.fit(tmp_path / "t.csv", law="compute", bootstrap=0, as_json=True)
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert (document["n_runs"], document["n_dropped"]) == (11, 1)

@@ -1,6 +1,7 @@
 """Run tables: read exactly, by whatever names, and written so that they read back the same."""
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -269,6 +270,216 @@ def test_what_cannot_be_read_is_one_message(
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"absent\.csv: there is no such file"):
         read_table(tmp_path / "absent.csv")
+
+
+# --- exports of other programs ------------------------------------------------------------------
+
+# The header of a W&B runs table as its page exports it, here with four columns of the run's own.
+WANDB_PAGE = (
+    '"Name","Agent","State","Notes","User","Tags","Created","Runtime","Sweep",'
+    '"n_params","optimizer.lr","n_tokens","eval/loss"\n'
+)
+
+
+def wandb_row(name: str, state: str, *own: str) -> str:
+    created = "2025-11-13T09:48:11.000Z"
+    return ",".join(
+        f'"{c}"' for c in (name, "", state, "-", "", "", created, "9910", "1wfhjnkh", *own)
+    )
+
+
+def test_a_runs_table_from_the_page_of_wandb(tmp_path: Path) -> None:
+    rows = [
+        wandb_row("big", "finished", "2.8B", "0.001", "1e9", "2.5"),
+        wandb_row("twin", "finished", "124M", "0.001", "10k", "NaN"),
+        wandb_row("twin", "crashed", "124M", "", "", "9"),
+        wandb_row("killed one", "killed", "1_000", "", "", ""),
+        wandb_row("new", "uploading", "1", "", "", "1"),
+    ]
+    table = table_of(
+        tmp_path / "w.csv", WANDB_PAGE + "\n".join(rows), columns="cross_entropy=eval/loss"
+    )
+    frame = table.frame
+    names = ["big", "twin (row 2)", "twin (row 3)", "killed one", "new"]
+    assert list(frame["run_id"]) == names
+    assert list(frame["status"]) == ["done", "done", "crashed", "killed", "failed"]
+    assert list(frame["n_params"]) == [2.8e9, 1.24e8, 1.24e8, 1e3, 1]
+    assert bits(frame["cross_entropy"]) == bits([2.5, math.nan, 9, math.nan, 1])
+    assert bits(frame["optimizer.lr"]) == bits([1e-3, 1e-3, math.nan, math.nan, math.nan])
+
+
+WANDB_RUNS = [
+    {
+        "id": "a1",
+        "name": "one",
+        "state": "finished",
+        "config": {"n_params": "2.8B", "optimizer": {"lr": 1e-3}, "note": "it's, nan"},
+        "summary": {"cross_entropy": 2.5, "n_tokens": 10**20, "_wandb": {"runtime": 9}},
+    },
+    {"id": "a2", "name": "two", "state": "finished", "config": {}, "summary": {"loss": "NaN"}},
+    {
+        "id": "a3",
+        "name": "two",
+        "state": "failed",
+        "config": {"n_params": 7, "status": "diverged"},
+        "summary": {"cross_entropy": math.inf},
+    },
+    {
+        "id": "a4",
+        "name": "four",
+        "state": "finished",
+        "config": {"n_params": 7, "status": "diverged"},
+        "summary": {"cross_entropy": math.nan},
+    },
+]
+
+
+def check_wandb_runs(frame: pd.DataFrame) -> None:
+    assert list(frame["run_id"]) == ["one", "a2", "a3", "four"]
+    # a run that finished may say of itself that it is no point of a law
+    assert list(frame["status"]) == ["done", "done", "failed", "diverged"]
+    assert bits(frame["n_params"]) == bits([2.8e9, math.nan, 7, 7])
+    assert bits(frame["n_tokens"]) == bits([1e20, math.nan, math.nan, math.nan])
+    assert bits(frame["cross_entropy"]) == bits([2.5, math.nan, math.inf, math.nan])
+    assert bits(frame["config.optimizer.lr"])[0] == bits([1e-3])[0]
+    assert frame["config.note"][0] == "it's, nan"
+    assert frame["summary.loss"].isna().all()
+
+
+def test_runs_from_the_api_of_wandb_as_json_lines(tmp_path: Path) -> None:
+    check_wandb_runs(table_of(tmp_path / "w.jsonl", "\n".join(map(json.dumps, WANDB_RUNS))).frame)
+
+
+def test_runs_from_the_api_of_wandb_as_its_documented_script_writes_them(tmp_path: Path) -> None:
+    pd.DataFrame(WANDB_RUNS).to_csv(tmp_path / "project.csv")
+    check_wandb_runs(read_table(tmp_path / "project.csv").frame)
+    pd.DataFrame(WANDB_RUNS)[["summary", "config", "name"]].to_csv(tmp_path / "no-state.csv")
+    frame = read_table(tmp_path / "no-state.csv").frame
+    assert list(frame["run_id"]) == ["one", "two (row 2)", "two (row 3)", "four"]
+    assert list(frame["status"]) == [None, None, "diverged", "diverged"]
+
+
+def test_a_configuration_that_is_none_is_refused(tmp_path: Path) -> None:
+    text = "name,config,summary\na,\"{'lr': 1}\",{}\nb,{'lr': open('x')},\n"
+    with pytest.raises(TableError, match="row 2: config is neither"):
+        table_of(tmp_path / "w.csv", text)
+
+
+# What ``mlflow.search_runs().to_csv()`` wrote with mlflow-skinny 3.17 and an SQLite store; IDs and
+# folders are shortened, and four tags that were the same in all rows left out. What was logged as
+# the loss of the two runs "b" is infinite and NaN.
+MLFLOW_RUNS = """\
+,run_id,experiment_id,status,artifact_uri,start_time,end_time,metrics.loss,metrics.eval/loss,\
+params.n_params,params.n_tokens,params.optimizer.lr,params.method,tags.mlflow.runName,tags.seed
+0,9ca4,1,RUNNING,mlruns/1/9ca4,2026-11-24 13:52:08.603+00:00,,,,1,,,,d,
+1,682d,1,KILLED,mlruns/1/682d,2026-11-24 13:52:08.591+00:00,2026-11-24 13:52:08.600+00:00,3.0,,\
+124000000,,,,c,1
+2,5ca7,1,FAILED,mlruns/1/5ca7,2026-11-24 13:52:08.582+00:00,2026-11-24 13:52:08.589+00:00,\
+1.7976931348623157e+308,,124000000,,,,b,
+3,fb09,1,FINISHED,mlruns/1/fb09,2026-11-24 13:52:08.572+00:00,2026-11-24 13:52:08.579+00:00,,,\
+124000000,10000000000000,,,b,
+4,2164,1,FINISHED,mlruns/1/2164,2026-11-24 13:52:08.552+00:00,2026-11-24 13:52:08.568+00:00,2.5,\
+2.6,2.8B,10000000000,0.001,scratch,a,
+"""
+
+
+def check_mlflow_runs(frame: pd.DataFrame) -> None:
+    assert list(frame["run_id"]) == ["d", "c", "5ca7", "fb09", "a"]
+    assert list(frame["status"]) == ["running", "killed", "failed", "done", "done"]
+    assert list(frame["n_params"]) == [1, 1.24e8, 1.24e8, 1.24e8, 2.8e9]
+    assert bits(frame["n_tokens"]) == bits([math.nan, math.nan, math.nan, 1e13, 1e10])
+    assert bits(frame["cross_entropy"]) == bits([math.nan, 3, math.inf, math.nan, 2.5])
+    assert list(frame["method"]) == [None, None, None, None, "scratch"]
+
+
+@pytest.mark.parametrize("loss", ["metrics.loss", "loss"])
+def test_runs_found_by_mlflow(tmp_path: Path, loss: str) -> None:
+    columns = f"n_params=params.n_params,cross_entropy={loss}"
+    check_mlflow_runs(table_of(tmp_path / "m.csv", MLFLOW_RUNS, columns=columns).frame)
+
+
+def test_runs_found_by_mlflow_as_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    text = dict.fromkeys(("params.n_params", "params.n_tokens", "experiment_id"), str)
+    found = pd.read_csv(io.StringIO(MLFLOW_RUNS), index_col=0, dtype=text)
+    found["start_time"] = pd.to_datetime(found["start_time"])
+    found.to_parquet(tmp_path / "m.parquet")
+    check_mlflow_runs(read_table(tmp_path / "m.parquet", columns="cross_entropy=loss").frame)
+
+
+def test_the_csv_of_the_page_of_mlflow(tmp_path: Path) -> None:
+    text = (
+        '"Start Time","Duration","Run ID","Name","Source Type","Source Name","User","Status",'
+        '"n_params","n_tokens","loss","n_params"\n'
+        '"2026-11-24 13:52:08","16ms","2164","a","LOCAL","t.py","me","FINISHED",'
+        '"124000000","10000","2.5","124000000"\n'
+        '"2026-11-24 13:52:09","16ms","2165","b","LOCAL","t.py","me","FINISHED",'
+        '"7","","\'-Infinity","7"\n'
+        '"2026-11-24 13:52:09","","2166","c","LOCAL","t.py","me","SCHEDULED","","","",""\n'
+    )
+    frame = table_of(tmp_path / "m.csv", text, columns="cross_entropy=loss").frame
+    assert list(frame["run_id"]) == ["a", "b", "c"]
+    assert list(frame["status"]) == ["done", "done", "scheduled"]
+    # a parameter and a metric of one name are no question where they say the same
+    assert bits(frame["n_params"]) == bits([1.24e8, 7, math.nan])
+    assert bits(frame["cross_entropy"]) == bits([2.5, -math.inf, math.nan])
+
+
+def test_a_table_of_someones_own_is_no_export(tmp_path: Path) -> None:
+    text = "Name,State,n_params,method\nx,Ohio,1,token\n"
+    frame = table_of(tmp_path / "t.csv", text).frame
+    assert list(frame) == ["Name", "State", "n_params", "method"]
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "message"),
+    [
+        (
+            "params.n_params,metrics.n_params",
+            "",
+            r"n_params: may be params.n_params or metrics.n_p",
+        ),
+        ("config.flops,summary.flops", "", r'\n  say which: --columns "flops=config.flops"'),
+        ("n_params,n_params", "", r"may be n_params \(column 1\) or n_params \(column 2\)"),
+        ("params.loss,metrics.loss", "cross_entropy=loss", "params.loss or metrics.loss"),
+        ("params.loss,x", "cross_entropy=los", "no column 'los'"),
+    ],
+)
+def test_a_name_that_could_be_two_columns_is_not_guessed(
+    tmp_path: Path, header: str, columns: str, message: str
+) -> None:
+    with pytest.raises(TableError, match=message):
+        table_of(tmp_path / "t.csv", f"{header}\n1,2\n", columns=columns)
+
+
+def test_a_name_that_could_be_two_columns_may_be_told(tmp_path: Path) -> None:
+    text = "params.n_params,metrics.n_params,loss,loss\n1,2,3,4\n"
+    columns = "n_params=metrics.n_params,cross_entropy=loss (column 4)"
+    frame = table_of(tmp_path / "t.csv", text, columns=columns).frame
+    assert frame[["n_params", "cross_entropy"]].to_numpy().tolist() == [[2, 4]]
+
+
+# --- cells --------------------------------------------------------------------------------------
+
+
+def test_numbers_as_people_write_them(tmp_path: Path) -> None:
+    text = 'a,b,c\n2.8B,"1,000,000",Infinity\n124 M,"500,000",-inf\n10k,"1,234.5",NaN\n1_000,7,\n'
+    frame = table_of(tmp_path / "t.csv", text).frame
+    assert list(frame["a"]) == [2.8e9, 1.24e8, 1e4, 1e3]
+    assert list(frame["b"]) == [1e6, 5e5, 1234.5, 7]
+    assert bits(frame["c"]) == bits([math.inf, -math.inf, math.nan, math.nan])
+
+
+def test_a_comma_that_may_be_a_decimal_comma_is_left_as_text(tmp_path: Path) -> None:
+    frame = table_of(tmp_path / "t.csv", 'cross_entropy\n"2,850"\n"3,125"\n').frame
+    assert list(frame["cross_entropy"]) == ["2,850", "3,125"]
+
+
+def test_words_for_what_is_missing_are_missing_in_text_too(tmp_path: Path) -> None:
+    text = "teacher,selected,n_params\nNone,true,1\n-,-,2\nbig,NA,3\n"
+    frame = table_of(tmp_path / "t.csv", text).frame
+    assert list(frame["teacher"]) == [None, None, "big"]
+    assert list(frame["selected"]) == [True, None, None]
 
 
 # --- renaming -----------------------------------------------------------------------------------

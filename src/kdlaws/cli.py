@@ -1,6 +1,5 @@
 """The command line. Each command parses, imports its wing, calls one function and prints."""
 
-import json
 import signal
 import sys
 import time
@@ -9,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 import kdlaws
-from kdlaws import shapes
+from kdlaws import cli_laws, shapes
+from kdlaws.cli_laws import Json, print_json
 from kdlaws.errors import InputError, KdlawsError, StoppedError
 from kdlaws.quantities import human
-from kdlaws.records import PLAN, SCHEMA, finite
+from kdlaws.records import PLAN
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from kdlaws.config import Study
     from kdlaws.study import Plan
 
@@ -32,7 +32,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Arguments = Annotated[
     list[str] | None,
     typer.Argument(
@@ -81,7 +80,7 @@ def models(as_json: Json = False) -> None:
     """The ladder: every size, its parameters by each convention, its FLOPs per token."""
     rows = [_model_row(shape) for shape in shapes.ladder()]
     if as_json:
-        _print_json({"models": rows})
+        print_json({"models": rows})
         return
     table = _table("size", "layers", "width", "vocabulary", "N total", "N non-embedding", "N head")
     table.add_column("forward FLOPs per token", justify="right")
@@ -125,7 +124,7 @@ def train(
     if dry_run:
         planned, rates = sweep.dry_run(study)
         rows = sweep.plan_rows(planned, rates)
-        _print_json({"runs": rows}) if as_json else _print_plan(planned, rows, study.workers)
+        print_json({"runs": rows}) if as_json else _print_plan(planned, rows, study.workers)
         return
     sweep.train(study, progress.Reporter("train"))
     _print_inventory(study.folder, as_json)
@@ -169,7 +168,7 @@ def evaluate(arguments: Arguments = None, as_json: Json = False) -> None:
     if as_json:
         from kdlaws.tables import read_table
 
-        _print_json({"table": str(table), "n_runs": len(read_table(table).frame)})
+        print_json({"table": str(table), "n_runs": len(read_table(table).frame)})
         return
     print(f"measured runs are in {table}")
 
@@ -214,7 +213,7 @@ def _print_inventory(folder: Path, as_json: bool, *, every_run: bool = False) ->
             for entry in inventory.entries
         ]
         counts = dict(inventory.counts)
-        _print_json({"folder": str(folder), "counts": counts, "runs": runs})
+        print_json({"folder": str(folder), "counts": counts, "runs": runs})
         return
     if every_run:
         table = _table("run", "state", "evaluated")
@@ -227,48 +226,9 @@ def _print_inventory(folder: Path, as_json: bool, *, every_run: bool = False) ->
         print(f"  {trunk}: saved at step {step}")
 
 
-@app.command()
-def fit(
-    table: Annotated[Path, typer.Argument(metavar="TABLE|RUNS", help="A table, or a study.")],
-    law: Annotated[str, typer.Option(help="Which law; docs/laws.md lists them.")] = "chinchilla",
-    columns: Annotated[str, typer.Option(help="Renames: n_params=N,n_tokens=D.")] = "",
-    where: Annotated[str, typer.Option(help="Rows: method=token,noise=0,n_tokens>=1e6.")] = "",
-    n: Annotated[str | None, typer.Option(help="total or non_embedding.")] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
-    level: Annotated[float, typer.Option(min=0.01, max=0.999, help="Of the intervals.")] = 0.9,
-    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Save the fit.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Fit a law to a table of runs, with intervals."""
-    from kdlaws import laws, selection, tables
-
-    known = laws.find(law)
-    chosen = selection.select(tables.read_table(table, columns=columns), where)
-    ready = selection.law_columns(chosen, known.columns, n=n)
-    notices = [laws.Notice(*notice) for notice in ready.notices]
-    for line in ready.dropped:
-        print(f"left out: {line}", file=sys.stderr)
-    for notice in notices:
-        print(f"{notice.code}: {notice.message}\n  {notice.remedy}", file=sys.stderr)
-    fitted = laws.fit(
-        ready.columns,
-        law,
-        n_column=ready.n_column,
-        trunk=ready.trunk,
-        level=level,
-        bootstrap=bootstrap,
-        seed=seed,
-        source=chosen.source,
-        n_dropped=ready.n_dropped,
-        notices=notices,
-    )
-    if out is not None:
-        fitted.save(out)
-    if as_json:
-        print(json.dumps(fitted.to_dict(), indent=1))
-    else:
-        print(fitted)
+for _command in (cli_laws.fit, cli_laws.compare, cli_laws.isoflop, cli_laws.predict):
+    app.command()(_command)
+app.command("laws")(cli_laws.list_laws)
 
 
 @app.command()
@@ -285,7 +245,7 @@ def report(
     if as_json:
         lines = advice.summary(study.folder).splitlines()
         findings = advice.story(study.folder)
-        _print_json({"report": str(page), "summary": lines, "findings": findings})
+        print_json({"report": str(page), "summary": lines, "findings": findings})
     else:
         print(advice.summary(study.folder))
     if open_page:
@@ -314,19 +274,18 @@ def _require_lab() -> None:
         )
 
 
-def _table(*headings: str, right_from: int = 99) -> Table:
+def _table(*headings: str, right_from: int = 99) -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index >= right_from else "left", no_wrap=True)
     return table
 
 
-def _print(table: Table) -> None:
+def _print(table: "Table") -> None:
     """On a terminal in its width; elsewhere nothing is cut."""
+    from rich.console import Console
+
     console = Console()
     console.print(table) if console.is_terminal else Console(width=240).print(table)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    head = {"schema": SCHEMA, "kdlaws": kdlaws.__version__}
-    print(json.dumps(finite({**head, **document}), indent=1))

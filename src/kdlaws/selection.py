@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from kdlaws import quantities
 from kdlaws.errors import TableError
+from kdlaws.exports import UNFINISHED, rename_hint
 from kdlaws.tables import (
+    TEXT_COLUMNS,
     LoadedTable,
     did_you_mean,
     parse_cell,
-    rename_hint,
     row_labels,
     split_list,
 )
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NEVER_POOLED = ("objective", "corpus", "tokenizer", "quality", "init")
-_NOT_A_POINT = ("diverged", "failed", "undertrained")
+_NOT_A_POINT = ("diverged", "undertrained", *UNFINISHED)
 _N_COLUMNS = {"total": "n_params", "non_embedding": "n_params_non_embedding"}
+_TEACHER = (
+    *("teacher", "teacher_cross_entropy", "teacher_n_tokens"),
+    *("teacher_n_params", "teacher_n_params_non_embedding"),
+)
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
@@ -45,6 +50,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
 _COMPARISON = re.compile(r"([^=!<>]*[^=!<>\s])\s*(!=|<=|>=|=|<|>)\s*([^=!<>]+)")
 
 Floats = NDArray[np.float64]
+Cells = NDArray[Any]  # float64, or text
 
 
 @dataclass(frozen=True)
@@ -61,19 +67,30 @@ class Comparison:
 
 @dataclass(frozen=True)
 class LawInput:
-    """What a law reads: one float64 value a run and column, ``cross_entropy`` among them.
+    """What a law reads: one value a run and column, ``cross_entropy`` among them.
 
-    ``n_column`` names the N in use; ``trunk`` the unit of resampling of each run, or None where
-    every run stands alone. ``dropped`` has readable lines for the ``n_dropped`` rows that were left
+    Numbers are float64, text is an array of str. ``n_column`` names the N in use; ``trunk`` the
+    unit of resampling of each run, or None where every run stands alone. ``source`` is the table's
+    file and its SHA-256. ``dropped`` has readable lines for the ``n_dropped`` rows that were left
     out; ``notices``, each (code, message, remedy), what the fit has to warn of.
     """
 
-    columns: Mapping[str, Floats]
+    columns: Mapping[str, Cells]
     n_column: str
     trunk: list[str] | None
+    source: Mapping[str, str | None]
     dropped: tuple[str, ...]
     n_dropped: int
     notices: tuple[tuple[str, str, str], ...]
+
+    def arguments(self) -> dict[str, Any]:
+        """What fitting takes beside the columns and the notices, by name."""
+        return {
+            "n_column": self.n_column,
+            "trunk": self.trunk,
+            "source": self.source,
+            "n_dropped": self.n_dropped,
+        }
 
 
 # --- which rows: --where ------------------------------------------------------------------------
@@ -90,7 +107,8 @@ def select(table: LoadedTable, where: str) -> LoadedTable:
             raise TableError(
                 f"the table has no column {comparison.column!r}",
                 where=f"--where {str(comparison)!r}",
-                remedy=did_you_mean(comparison.column, frame),
+                remedy=f"{did_you_mean(comparison.column, frame)} "
+                "(a column that --columns renames goes by our name)",
             )
         frame = frame[_holds(frame[comparison.column], comparison)]
     if frame.empty:
@@ -183,14 +201,23 @@ def choose_n_column(frame: pd.DataFrame, n: str | None) -> str:
     return preferred if usable else other
 
 
-def law_columns(table: LoadedTable, reads: Sequence[str], *, n: str | None = None) -> LawInput:
-    """The columns that a law reads, as float64 without a gap.
+def law_columns(
+    table: LoadedTable,
+    reads: Sequence[str],
+    *,
+    n: str | None = None,
+    optional: Sequence[str] = (),
+) -> LawInput:
+    """The columns that a law reads: those of ``reads`` without a gap, ``optional`` where known.
 
-    ``N``, or either parameter count, stands for the N in use, which comes under its own name.
+    ``N``, or either parameter count, stands for the N in use, and ``teacher_N`` for the teacher's
+    count of that kind; both come under their own names. What is not known of an ``optional`` column
+    is NaN, or the empty text; a run of unknown method without a teacher is ``scratch``.
     ``flops`` comes along where every row has it, for the compute-only baseline. Left out and
-    listed: runs that diverged, failed or are undertrained; runs that repeat data, unless the law
-    reads ``n_unique_tokens``; rows without a finite value in a column that is needed. Teachers
-    stay with students: a teacher is a run from scratch. Several methods in one fit are noticed.
+    listed: runs that diverged, did not finish or are undertrained; runs that repeat data, unless
+    the law reads ``n_unique_tokens``; rows without a value in a column that is needed. Teachers
+    stay with students: a teacher is a run from scratch. Several methods in one fit are noticed,
+    unless the law reads ``method``.
 
     Raises TableError when a column is missing, when rows must not be pooled, or none is left.
     """
@@ -201,22 +228,25 @@ def law_columns(table: LoadedTable, reads: Sequence[str], *, n: str | None = Non
     n_column = choose_n_column(frame, n)
     values = _values(frame, _needed(frame, reads, n_column), file)
     dropped = (*table.dropped, *failures, *repeats, *_gaps(row_labels(frame), values))
-    complete = np.all([np.isfinite(cells) for cells in values.values()], axis=0)
+    complete = np.all([_is_known(cells) for cells in values.values()], axis=0)
     frame = frame[complete]
     if frame.empty:
         raise TableError("no row is left for the law", where=file, remedy=_shortened(dropped))
     _refuse_to_pool(frame, file)
     columns = {name: cells[complete] for name, cells in values.items()}
+    columns |= {x: _where_known(frame, x, file) for x in _real_names(optional, n_column)}
     if "flops" in frame and np.isfinite(flops := _numbers(frame, "flops", file)).all():
         columns["flops"] = flops
     n_dropped = len(table.frame) + len(table.dropped) - len(frame)
-    return LawInput(columns, n_column, _trunks(frame), dropped, n_dropped, _notices(frame))
+    notices = () if "method" in columns else _notices(frame)
+    trunk = _trunks(frame, n_column)
+    return LawInput(columns, n_column, trunk, table.source, dropped, n_dropped, notices)
 
 
 def _without_failures(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     if "status" not in frame:
         return frame, []
-    out = frame["status"].isin(_NOT_A_POINT)
+    out = frame["status"].map(lambda status: str(status).lower()).isin(_NOT_A_POINT)
     reasons = zip(row_labels(frame[out]), frame["status"][out], strict=True)
     return frame[~out], [f"{label}: {status}" for label, status in reasons]
 
@@ -246,15 +276,20 @@ def _with_flops(frame: pd.DataFrame, file: str) -> pd.DataFrame:
 
 def _needed(frame: pd.DataFrame, reads: Sequence[str], n_column: str) -> list[str]:
     """The table's columns for the law's. Without ``flops``, laws compute 6 N D instead."""
-    any_n = {"N", *_N_COLUMNS.values()}
-    names = [n_column if name in any_n else name for name in reads]
+    names = _real_names(reads, n_column)
     if "flops" in names and "flops" not in frame and {n_column, "n_tokens"} <= set(frame):
         names[names.index("flops")] = n_column
         names.append("n_tokens")
     return list(dict.fromkeys((*names, "cross_entropy")))
 
 
-def _values(frame: pd.DataFrame, needed: Sequence[str], file: str) -> dict[str, Floats]:
+def _real_names(names: Iterable[str], n_column: str) -> list[str]:
+    stands_for = dict.fromkeys(("N", *_N_COLUMNS.values()), n_column)
+    stands_for["teacher_N"] = f"teacher_{n_column}"
+    return [stands_for.get(name, name) for name in names]
+
+
+def _values(frame: pd.DataFrame, needed: Sequence[str], file: str) -> dict[str, Cells]:
     missing = [name for name in needed if name not in frame]
     if missing:
         raise TableError(
@@ -262,7 +297,31 @@ def _values(frame: pd.DataFrame, needed: Sequence[str], file: str) -> dict[str, 
             where=file,
             remedy=rename_hint(frame, missing),
         )
-    return {name: _numbers(frame, name, file) for name in needed}
+    return {name: _cells(frame, name, file) for name in needed}
+
+
+def _where_known(frame: pd.DataFrame, column: str, file: str) -> Cells:
+    """The cells of a column that the table need not have."""
+    whole = frame if column in frame else frame.assign(**{column: None})
+    cells = _cells(whole, column, file)
+    return cells if cells.dtype == object else np.where(np.isfinite(cells), cells, np.nan)
+
+
+def _cells(frame: pd.DataFrame, column: str, file: str) -> Cells:
+    if column not in TEXT_COLUMNS:
+        return _numbers(frame, column, file)
+    text = frame[column].fillna("").astype(str).to_numpy(dtype=object, copy=True)
+    if column == "method":
+        text[(text == "") & ~_has_teacher(frame)] = "scratch"
+    return text
+
+
+def _has_teacher(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    return frame.reindex(columns=list(_TEACHER)).notna().any(axis=1).to_numpy(dtype=bool)
+
+
+def _is_known(cells: Cells) -> NDArray[np.bool_]:
+    return np.asarray(cells != "" if cells.dtype == object else np.isfinite(cells))
 
 
 def _numbers(frame: pd.DataFrame, column: str, file: str) -> Floats:
@@ -279,20 +338,52 @@ def _numbers(frame: pd.DataFrame, column: str, file: str) -> Floats:
     return np.array(numbers, dtype=np.float64)
 
 
-def _gaps(labels: Iterable[str], values: Mapping[str, Floats]) -> Iterator[str]:
+def _gaps(labels: Iterable[str], values: Mapping[str, Cells]) -> Iterator[str]:
+    known = {name: _is_known(cells) for name, cells in values.items()}
     for row, label in enumerate(labels):
-        gaps = {name: cells[row] for name, cells in values.items() if not np.isfinite(cells[row])}
+        gaps = {name: cells[row] for name, cells in values.items() if not known[name][row]}
         if gaps:
-            each = (f"{name} is {'missing' if np.isnan(x) else x}" for name, x in gaps.items())
+            each = (f"{name} is {_gap(cell)}" for name, cell in gaps.items())
             yield f"{label}: {', '.join(each)}"
 
 
-def _trunks(frame: pd.DataFrame) -> list[str] | None:
-    """The trunk of each run; one that names none stands alone."""
+def _gap(cell: object) -> str:
+    return str(cell) if cell in (np.inf, -np.inf) else "missing"
+
+
+def _trunks(frame: pd.DataFrame, n_column: str) -> list[str] | None:
+    """What each run is resampled with: its trunk, else its size and seed; else it stands alone."""
+    units = _by_trunk(frame) or _by_seed(frame, n_column)
+    if units is None:
+        return None
+    return [unit or label for unit, label in zip(units, row_labels(frame), strict=True)]
+
+
+def _by_trunk(frame: pd.DataFrame) -> list[str | None] | None:
     if "trunk" not in frame or frame["trunk"].isna().all():
         return None
-    trunks: list[str] = frame["trunk"].where(frame["trunk"].notna(), row_labels(frame)).tolist()
-    return trunks
+    trunks: pd.Series[Any] = frame["trunk"].astype(object)
+    return trunks.where(trunks.notna(), None).tolist()
+
+
+def _by_seed(frame: pd.DataFrame, n_column: str) -> list[str | None] | None:
+    """The runs of one size and seed, which share initial weights and the order of batches.
+
+    Of one method and teacher too, where those are known. A run of unknown size or seed has no unit,
+    and where no two runs share one, there are none.
+    """
+    import pandas as pd
+
+    runs = frame.reindex(columns=[n_column, "seed", "method", "teacher"]).to_dict("records")
+    known = [{name: cell for name, cell in run.items() if pd.notna(cell)} for run in runs]
+    units = [
+        ", ".join(f"{name} {cell}" for name, cell in run.items())
+        if {n_column, "seed"} <= set(run)
+        else None
+        for run in known
+    ]
+    is_shared = any(count > 1 for unit, count in Counter(units).items() if unit)
+    return units if is_shared else None
 
 
 # --- what is fitted together --------------------------------------------------------------------

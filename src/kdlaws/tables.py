@@ -23,6 +23,7 @@ import numpy as np
 
 from kdlaws import quantities, records
 from kdlaws.errors import ArtefactError, MissingExtraError, TableError
+from kdlaws.exports import contract_names, find_column, in_our_words, told_apart
 from kdlaws.gates import apply_gates
 
 if TYPE_CHECKING:
@@ -44,25 +45,17 @@ COLUMNS: tuple[str, ...] = (
     *("embedding_weight", "learning_rate", "teacher_stream_cross_entropy"),
 )
 
-_TEXT_COLUMNS = frozenset(
+TEXT_COLUMNS = frozenset(
     (
         *("run_id", "study", "role", "objective", "method", "init", "corpus", "tokenizer"),
         *("quality", "trunk", "teacher", "device", "status"),
     )
 )
+_NAMES = (*COLUMNS, "flops")  # of foreign tables only
 _SORTED_BY = ["role", "n_params", "method", "fraction", "n_tokens", "seed", "run_id"]
 
-# What other people call the columns, in lower case with underscores.
-_ALIASES = {
-    "n_params": ("n", "params", "parameters", "num_params", "model_size", "size"),
-    "n_params_non_embedding": ("n_non_embedding", "non_embedding_params"),
-    "n_tokens": ("d", "tokens", "num_tokens", "training_tokens", "train_tokens", "data"),
-    "n_unique_tokens": ("u", "unique_tokens", "u_d"),
-    "cross_entropy": ("loss", "l", "test_loss", "val_loss", "eval_loss", "final_loss"),
-    "flops": ("c", "compute", "flop", "training_flops", "training_flop", "total_flops"),
-}
-
-_NOT_AVAILABLE = frozenset({"-", "na", "n/a", "none", "null"})
+_NOT_AVAILABLE = frozenset({"", "-", "na", "n/a", "nan", "none", "null"})
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -87,16 +80,17 @@ def study_table(folder: Path) -> pd.DataFrame:
 
 
 def read_table(path: Path, *, columns: str = "") -> LoadedTable:
-    """Read a CSV, .parquet or .jsonl file, or a folder of runs.
+    """Read a CSV, .parquet or .jsonl file, an export (see ``exports``), or a folder of runs.
 
     ``columns`` is read by ``rename_columns``. Columns that the contract does not know stay. Raises
-    TableError for what cannot be read or has no rows, and MissingExtraError for a Parquet file
-    without pyarrow.
+    TableError for what cannot be read or has no rows, or for a column that two could be, and
+    MissingExtraError for a Parquet file without pyarrow.
     """
     path = Path(path)
     frame, sha256 = _read_folder(path) if path.is_dir() else _read_file(path)
+    frame = rename_columns(in_our_words(frame), columns)
     # Before the cells are typed: the contract's text columns are known by their names.
-    frame = _typed_frame(rename_columns(frame, columns))
+    frame = _typed_frame(contract_names(frame, _NAMES))
     is_empty = frame.isna().all(axis=1)
     if is_empty.all():
         raise TableError("the table has no rows", where=str(path))
@@ -144,7 +138,7 @@ def _read_file(path: Path) -> tuple[pd.DataFrame, str]:
         raise TableError("there is no such file or folder", where=str(path)) from None
     except (OSError, ValueError) as error:
         raise TableError(
-            f"cannot be read as a table: {error}",
+            f"cannot be read as a table: {str(error).strip()}",
             where=str(path),
             remedy="a table is a CSV, .parquet or .jsonl file, or a folder of runs",
         ) from None
@@ -154,11 +148,15 @@ def _read_csv(content: bytes) -> pd.DataFrame:
     """Cells as text: pandas would guess types, and its default reading of floats rounds."""
     import pandas as pd
 
-    text = io.StringIO(content.decode("utf-8-sig"))
-    frame = pd.read_csv(text, dtype=object, keep_default_na=False, skipinitialspace=True)
+    text = content.decode("utf-8-sig")
+    cells: dict[str, Any] = {"dtype": object, "keep_default_na": False, "skipinitialspace": True}
+    frame: pd.DataFrame = pd.read_csv(io.StringIO(text), **cells)
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError("the rows have more cells than the header")
-    return frame.rename(columns=str.strip)
+    if len(frame.columns) == 1 and (found := re.search(r"[;\t|]", str(frame.columns[0]))):
+        raise ValueError(f"its cells are separated by {found[0]!r}, not by commas")
+    header: pd.DataFrame = pd.read_csv(io.StringIO(text), header=None, nrows=1, **cells)
+    return frame.set_axis(told_apart(header.iloc[0].tolist()), axis=1)
 
 
 def _read_json_lines(content: bytes) -> pd.DataFrame:
@@ -195,18 +193,20 @@ _READERS: Mapping[str, Callable[[bytes], pd.DataFrame]] = {
 def rename_columns(frame: pd.DataFrame, text: str) -> pd.DataFrame:
     """Give columns the contract's names: ``"n_params=N,n_tokens=D,cross_entropy=loss"``.
 
-    Raises TableError for a name that the contract, or the table, does not have.
+    An export's prefix may be left out: ``loss`` for ``metrics.loss``. Raises TableError for a name
+    that the contract, or the table, does not have, and for one that two columns could be.
     """
     renamed: dict[str, str] = {}
     for part in split_list(text):
         ours, equals, theirs = (each.strip() for each in part.partition("="))
         if not equals:
             raise _bad_rename(part, "is not a pair of names")
-        if ours not in (*COLUMNS, "flops"):
+        if ours not in _NAMES:
             raise _bad_rename(part, f"the contract has no column {ours!r}", ours, COLUMNS)
-        if theirs not in frame:
+        column = find_column(frame, theirs, ours)
+        if column is None:
             raise _bad_rename(part, f"the table has no column {theirs!r}", theirs, frame)
-        renamed[ours] = theirs
+        renamed[ours] = column
     return frame.drop(columns=list(renamed.values())).assign(
         **{ours: frame[theirs] for ours, theirs in renamed.items()}
     )
@@ -216,19 +216,6 @@ def _bad_rename(part: str, what: str, name: str = "", known: Iterable[Any] = ())
     hint = f"; {did_you_mean(name, known)}" if name else ""
     remedy = f"write the contract's name = the table's, such as n_params=N{hint}"
     return TableError(what, where=f"--columns {part!r}", remedy=remedy)
-
-
-def rename_hint(frame: pd.DataFrame, missing: Sequence[str]) -> str:
-    """The ``--columns`` that probably names the columns that a table seems to lack."""
-    theirs = {re.sub(r"\W+", "_", str(name).lower()): name for name in frame}
-    likely = {
-        name: theirs[alias]
-        for name in missing
-        for alias in reversed(_ALIASES.get(name, ()))
-        if alias in theirs
-    }
-    renames = ",".join(f"{ours}={column}" for ours, column in likely.items())
-    return f'try --columns "{renames}"' if likely else "name them: --columns ours=theirs,..."
 
 
 # --- cells --------------------------------------------------------------------------------------
@@ -243,13 +230,21 @@ def _typed(name: str, cells: Sequence[Any]) -> pd.Series[Any]:
     import pandas as pd
 
     cells = [_known(cell) for cell in cells]
-    if name not in _TEXT_COLUMNS:
+    if name not in TEXT_COLUMNS:
         words = {str(cell).lower() for cell in cells if cell is not None}
         if words and words <= _TRUTHS.keys():
             return pd.Series([_TRUTHS.get(str(cell).lower()) for cell in cells], dtype=object)
         with contextlib.suppress(ValueError):
-            return pd.Series([parse_cell(cell) for cell in cells], dtype=np.float64)
+            return pd.Series(list(map(parse_cell, _ungrouped(cells))), dtype=np.float64)
     return pd.Series([None if cell is None else str(cell) for cell in cells], dtype=object)
+
+
+def _ungrouped(cells: Sequence[Any]) -> list[Any]:
+    """Without the commas between thousands, where a cell shows that they are no decimal commas."""
+    grouped = [str(cell) for cell in cells if _GROUPED.fullmatch(str(cell))]
+    if not any(cell.count(",") > 1 or "." in cell for cell in grouped):
+        return list(cells)
+    return [str(cell).replace(",", "") if str(cell) in grouped else cell for cell in cells]
 
 
 def _known(cell: Any) -> Any:
@@ -257,7 +252,7 @@ def _known(cell: Any) -> Any:
     import pandas as pd
 
     if isinstance(cell, str):
-        return cell.strip() or None
+        return None if cell.strip().lower() in _NOT_AVAILABLE else cell.strip()
     is_nan = isinstance(cell, float) and math.isnan(cell)
     return None if is_nan or cell is pd.NA or cell is pd.NaT else cell
 
@@ -265,7 +260,7 @@ def _known(cell: Any) -> Any:
 def parse_cell(cell: Any) -> float:
     """The number in a cell, NaN where it is missing. Raises ValueError for anything else."""
     cell = _known(cell)
-    if cell is None or str(cell).lower() in _NOT_AVAILABLE:
+    if cell is None:
         return math.nan
     try:
         return float(cell)

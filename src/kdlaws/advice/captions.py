@@ -44,7 +44,7 @@ def scaling(evidence: Evidence, rows: "Mapping[str, DataFrame]") -> str:
     falls = [_fall(method, done(each)) for method, each in rows.items() if len(done(each))]
     tokens = human(max(each["n_tokens"].max() for each in rows.values()))
     fits = {method: evidence.fit("chinchilla", method) for method in rows}
-    levels = {percent(fit.level) for fit in fits.values() if fit and len(fit.samples)}
+    levels = {percent(fit.level) for fit in fits.values() if fit and fit.uncertainty}
     bands = f"; bands are the fitted law's {listed(sorted(levels))} intervals" if levels else ""
     lacking = [method for method, fit in fits.items() if fit is None]
     without = f"; {listed(lacking)}: no law, means joined" if lacking else ""

@@ -136,7 +136,7 @@ _QUALITIES: dict[str, Callable[[Fit], Cell]] = {
     "held-out error": lambda fit: _held_out(fit, "mape"),
     "same, power law in compute": lambda fit: _held_out(fit, "baseline_mape"),
     "held-out runs inside 90 %": _coverage,
-    "starts that agree": lambda fit: percent(fit.starts_agree),
+    "starts that agree": lambda fit: percent(fit.starts_agree or 0.0),
     "converged": lambda fit: "yes" if fit.converged else ("no", "vague"),
 }
 

@@ -71,17 +71,8 @@ def _fit_all(
 
 def _fit(evidence: Evidence, law: str, method: str, bootstrap: int, seed: int) -> Fit:
     rows = one_pass(evidence.of(method))
-    read = law_columns(replace(evidence.table, frame=rows), LAWS[law].columns)
-    return fit(
-        read.columns,
-        law,
-        n_column=read.n_column,
-        trunk=read.trunk,
-        bootstrap=bootstrap,
-        seed=seed,
-        source=evidence.table.source,
-        n_dropped=read.n_dropped,
-    )
+    read = law_columns(replace(evidence.table, frame=rows), LAWS[law].reads)
+    return fit(read.columns, law, bootstrap=bootstrap, seed=seed, **read.arguments())
 
 
 # --- the page -----------------------------------------------------------------------------------

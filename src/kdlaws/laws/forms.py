@@ -1,173 +1,198 @@
-"""Scaling laws as pure functions, and the registry ``LAWS``.
+"""Scaling laws, each one function of its equation.
 
 Legend
-    L              cross-entropy, nats per token
-    N, D, C        parameters, training tokens, training FLOPs
-    E, A, B        scales: the floor (nats per token), and what N, D or C still cost
-    alpha, beta    exponents of N (in ``compute``: of C, named ``a``) and of D
-    u              coordinates: the logarithm of each scale, each exponent as it is
-    x              logarithms of a law's columns; ``centred`` where each has mean 0
+    L, L_T         cross-entropy of a run and of its teacher, nats per token
+    N, D, C, U     parameters, training tokens, training FLOPs, unique tokens
+    r              N_teacher / N
+    E, L0, A, B    scales: the floor (nats per token), and what N, D or C still cost
+    alpha, beta    exponents of N and of D
+    u              parameters as a fit moves them: the logarithm of each scale, others as they are
+    x              logarithms of the columns
 
-A scale such as A is meaningless far from the runs (it is the term at N = 1), so a fit moves in
-centred coordinates, where the same scale is the term at the geometric mean of the runs. The form
-is the same function in both: only x and u are shifted.
+A law's function takes u and x by name and returns log L. Both sides of an equation are positive, so
+it is written in logarithms: a product is a sum, and a sum is ``log_sum``.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import product
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kdlaws.errors import InputError
+from kdlaws.laws.dual import Dual, exp, expm1, log, log_sum, where
+from kdlaws.laws.law import (
+    D_MID,
+    L_T,
+    METHOD,
+    N_MID,
+    RATIO,
+    C,
+    Columns,
+    D,
+    Form,
+    N,
+    Parameters,
+    U,
+)
 
-FloatArray = NDArray[np.float64]
-Form = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
+SCRATCH = "scratch"
 
-N = "N"  # in a law's columns: whichever parameter count the fit reads, its ``n_column``
-
-# Bounds in centred coordinates: scales relative to the runs' median cross-entropy. They are far
-# outside anything published, so an estimate that touches one was not determined by the runs.
-SCALE_BOUNDS = (1e-4, 1e2)
-EXPONENT_BOUNDS = (0.01, 3.0)
-
-# Starts: floors as shares of the lowest cross-entropy, exponents that span the published ones.
-START_FLOORS = (0.3, 0.6, 0.9)
-START_EXPONENTS = (0.1, 0.3, 0.6)
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """A parameter of a law; ``column`` is the one whose variation determines it, if any."""
-
-    name: str
-    kind: Literal["scale", "exponent"]
-    column: str | None
+# --- in compute, in N, in D ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Law:
-    """A law, and what fitting it needs.
+def compute(u: Parameters, x: Columns) -> Dual:
+    """L = E + A*C^-a. Henighan et al. 2020, arXiv:2010.14701, equation 1.1, x = training FLOPs."""
+    return log_sum(u["E"], u["A"] - u["a"] * x[C])
 
-    ``log_form(u, x)`` takes coordinates ``[..., parameters]`` and log columns ``[columns, runs]``
-    and returns log L ``[..., runs]`` and its derivative by u ``[..., parameters, runs]``.
-    ``starts(cross_entropy)`` gives centred coordinates ``[starts, parameters]``;
-    ``uncentre(u, centres)`` turns centred coordinates into plain ones.
+
+def kaplan(u: Parameters, x: Columns) -> Dual:
+    """L = [(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D. Kaplan et al. 2020, 2001.08361, eq. 1.5."""
+    size = u["alpha_N"] / u["alpha_D"] * (u["N_c"] - x[N])
+    return u["alpha_D"] * log_sum(size, u["D_c"] - x[D])
+
+
+def chinchilla(u: Parameters, x: Columns) -> Dual:
+    """L = E + A/N^alpha + B/D^beta. Hoffmann et al. 2022, arXiv:2203.15556, equation 2."""
+    return log_sum(u["E"], u["A"] - u["alpha"] * x[N], u["B"] - u["beta"] * x[D])
+
+
+def generalized(u: Parameters, x: Columns) -> Dual:
+    """L = E + (A/N^alpha + B/D^beta)^gamma. Busbridge et al. 2025, arXiv:2502.08606, eq. 1.
+
+    Videau et al. 2026 (Skaling, arXiv:2608.07222) write k for gamma.
     """
-
-    name: str
-    equation: str
-    source: str
-    unknowns: tuple[Unknown, ...]
-    columns: tuple[str, ...]
-    log_form: Form
-    starts: Callable[[FloatArray], FloatArray]
-    uncentre: Callable[[FloatArray, FloatArray], FloatArray]
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        return tuple(unknown.name for unknown in self.unknowns)
-
-    def reads(self, n_column: str) -> tuple[str, ...]:
-        """The table columns of this law when N is ``n_column``."""
-        return tuple(n_column if column == N else column for column in self.columns)
-
-    def values(self, u: FloatArray) -> FloatArray:
-        """Parameter values ``[..., parameters]`` of plain coordinates."""
-        return np.where(self._is_scale, np.exp(np.where(self._is_scale, u, 0.0)), u)
-
-    def coordinates(self, values: FloatArray) -> FloatArray:
-        """Plain coordinates of parameter values; the inverse of ``values``."""
-        return np.where(self._is_scale, np.log(np.where(self._is_scale, values, 1.0)), values)
-
-    def bounds(self, cross_entropy: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Lower and upper ends ``[parameters]`` of the centred coordinates."""
-        scales = np.log(np.array(SCALE_BOUNDS) * np.median(cross_entropy))
-        ends = np.where(self._is_scale[:, None], scales, EXPONENT_BOUNDS)
-        return ends[:, 0], ends[:, 1]
-
-    @property
-    def _is_scale(self) -> NDArray[np.bool_]:
-        return np.array([unknown.kind == "scale" for unknown in self.unknowns])
+    terms = log_sum(u["A"] - u["alpha"] * x[N], u["B"] - u["beta"] * x[D])
+    return log_sum(u["E"], u["gamma"] * terms)
 
 
-def floor_and_powers(u: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """log L and its derivative for L = E + sum_k A_k / x_k^alpha_k.
+def broken(u: Parameters, x: Columns) -> Dual:
+    """L = E + A*C^-c0 * (1 + (C/d1)^(1/f1))^(-c1*f1). Caballero et al. 2022, arXiv:2210.14891.
 
-    u holds log E, then every log A_k, then every alpha_k.
+    One break (n = 1), at d1; the exponent is c0 before it and c0 + c1 after it.
     """
-    n_terms = len(x)
-    floor = np.exp(u[..., :1])
-    terms = np.exp(u[..., 1 : 1 + n_terms, None] - u[..., 1 + n_terms :, None] * x)
-    loss = floor + terms.sum(axis=-2)
-    share = terms / loss[..., None, :]
-    floor_share = (floor / loss)[..., None, :]
-    return np.log(loss), np.concatenate([floor_share, share, -share * x], axis=-2)
+    f1 = exp(u["f1"])
+    bend = u["c1"] * f1 * log_sum(0.0, (x[C] - u["d1"]) / f1)
+    return log_sum(u["E"], u["A"] - u["c0"] * x[C] - bend)
 
 
-def _starts(n_terms: int) -> Callable[[FloatArray], FloatArray]:
-    """Every floor with every combination of exponents; the terms share the rest equally."""
+def data_constrained(u: Parameters, x: Columns) -> Dual:
+    """L = E + A/N'^alpha + B/D'^beta. Muennighoff et al. 2023, arXiv:2305.16264, eqs. 5, 6 and 14.
 
-    def starts(cross_entropy: FloatArray) -> FloatArray:
-        floors = np.array(START_FLOORS) * cross_entropy.min()
-        terms = (np.median(cross_entropy) - floors) / n_terms
-        powers = list(product(START_EXPONENTS, repeat=n_terms))
-        return np.array(
-            [
-                [np.log(floor), *[np.log(term)] * n_terms, *power]
-                for floor, term in zip(floors, terms, strict=True)
-                for power in powers
-            ]
-        )
-
-    return starts
-
-
-def _uncentre_powers(u: FloatArray, centres: FloatArray) -> FloatArray:
-    """log A = log(term at the centre) + alpha * log(centre)."""
-    n_terms = len(centres)
-    scales = u[..., 1 : 1 + n_terms] + u[..., 1 + n_terms :] * centres
-    return np.concatenate([u[..., :1], scales, u[..., 1 + n_terms :]], axis=-1)
+    D' and N' are the effective tokens and parameters: of R repeats of U, U + U R* (1 - e^(-R/R*)).
+    U_N is the optimal N for U tokens, N itself where that is smaller.
+    """
+    alpha, beta = u["alpha"], u["beta"]
+    unique = np.minimum(x[U], x[D])  # of a larger corpus only what was read counts
+    log_g = (log(alpha) + u["A"] - log(beta) - u["B"]) / (alpha + beta)
+    best_n = log_g + (unique + log_g) * (beta / alpha)
+    excess = x[N] - best_n
+    excess = where(excess.value > 0, excess, 0.0)
+    n = x[N] - excess + _log_repeated(excess, u["R_N_star"])
+    d = unique + _log_repeated(Dual(x[D] - unique), u["R_D_star"])
+    return log_sum(u["E"], u["A"] - alpha * n, u["B"] - beta * d)
 
 
-def _law_of_powers(name: str, equation: str, source: str, *terms: tuple[str, str, str]) -> Law:
-    """A floor and one power law per (scale, exponent, column)."""
-    scales = [Unknown(scale, "scale", column) for scale, _, column in terms]
-    exponents = [Unknown(exponent, "exponent", column) for _, exponent, column in terms]
-    return Law(
-        name=name,
-        equation=equation,
-        source=source,
-        unknowns=(Unknown("E", "scale", None), *scales, *exponents),
-        columns=tuple(column for _, _, column in terms),
-        log_form=floor_and_powers,
-        starts=_starts(len(terms)),
-        uncentre=_uncentre_powers,
+def _log_repeated(log_passes: Dual, log_r_star: Dual) -> Dual:
+    """log of what ``passes`` over the same are worth, in passes."""
+    r_star = exp(log_r_star)
+    return log(1.0 - r_star * expm1(-(expm1(log_passes) / r_star)))
+
+
+# --- of distillation ----------------------------------------------------------------------------
+
+
+def busbridge(u: Parameters, x: Columns) -> Dual:
+    """L = L_T + L_T^-c0 (1 + (L_T/(Ls d1))^(1/f1))^(-c1 f1) (A'/N^alpha' + B'/D^beta')^gamma'.
+
+    Busbridge et al. 2025, arXiv:2502.08606, equation 8; Ls, the ``generalized`` law of the same
+    student without a teacher, is also what this law says of a run that has none.
+    """
+    f1 = exp(u["f1"])
+    return _distilled(
+        u, x, lambda quality: -exp(u["c1"]) * f1 * log_sum(0.0, (quality - u["d1"]) / f1)
     )
 
 
-CHINCHILLA = _law_of_powers(
-    "chinchilla",
-    "L = E + A/N^alpha + B/D^beta",
-    "Hoffmann et al. 2022, arXiv:2203.15556, approach 3, equation 2",
-    ("A", "alpha", N),
-    ("B", "beta", "n_tokens"),
-)
-
-COMPUTE = _law_of_powers(
-    "compute",
-    "L = E + A*C^-a",
-    "Henighan et al. 2020, arXiv:2010.14701, equation 1.1, with x = training FLOPs",
-    ("A", "a", "flops"),
-)
-
-LAWS: dict[str, Law] = {law.name: law for law in (CHINCHILLA, COMPUTE)}
+def busbridge_limit(u: Parameters, x: Columns) -> Dual:
+    """``busbridge`` for c1 to infinity: its bracket becomes exp(-(L_T/(Ls u0))^(1/f1))."""
+    return _distilled(u, x, lambda quality: -exp((quality - u["u0"]) / exp(u["f1"])))
 
 
-def find(name: str) -> Law:
-    """The law of that name; InputError where there is none."""
-    if name not in LAWS:
-        raise InputError(f"no law {name!r}", where="law", remedy=f"one of {', '.join(LAWS)}")
-    return LAWS[name]
+def _distilled(u: Parameters, x: Columns, log_transfer: Callable[[Dual], Dual]) -> Dual:
+    supervised = generalized(u, x)
+    distilled = np.isfinite(x[L_T])
+    log_teacher = np.where(distilled, x[L_T], 0.0)
+    terms = log_sum(u["A_prime"] - u["alpha_prime"] * x[N], u["B_prime"] - u["beta_prime"] * x[D])
+    gap = log_transfer(log_teacher - supervised) - u["c0"] * log_teacher + u["gamma_prime"] * terms
+    return where(distilled, log_sum(log_teacher, gap), supervised)
+
+
+def spec(methods: tuple[str, ...], ratio: Form) -> Form:
+    """L = L0 + A/N^alpha * g(r) * (1 + (D_m/D)^beta), jointly over the methods m of the runs.
+
+    g(r) = c [((r/r_c)^(-eta/w) + (r/r_c)^(kappa/w)) / 2]^w is the distillation efficiency function,
+    the loss above L0 relative to scratch at equal N; 1 for scratch. The equation that the spec of
+    this project leaves open, completed. ``ratio`` gives log r.
+    """
+    log_g = efficiency(methods, ratio)
+
+    def form(u: Parameters, x: Columns) -> Dual:
+        data = _by_method(methods, x, lambda m: u["beta"] * (u[f"D_{m}"] - x[D]))
+        size = _size(u, x) + log_g(u, x)
+        return log_sum(u["L0"], size + log_sum(0.0, data))
+
+    return form
+
+
+def spec_additive(methods: tuple[str, ...], ratio: Form) -> Form:
+    """L = L0 + A/N^alpha * g(r) + B_m/D^beta: ``spec`` with a data term that N does not shrink."""
+    log_g = efficiency(methods, ratio)
+
+    def form(u: Parameters, x: Columns) -> Dual:
+        data = _by_method(methods, x, lambda m: u[f"B_{m}"] - u["beta"] * x[D])
+        return log_sum(u["L0"], _size(u, x) + log_g(u, x), data)
+
+    return form
+
+
+def _size(u: Parameters, x: Columns) -> Dual:
+    """A/N^alpha, where alpha may change with D by a_D ln(D/D_mid), turning about N_mid."""
+    from_d: Dual = x[D] - u[D_MID]
+    from_n: Dual = x[N] - u[N_MID]
+    return u["A"] - u["alpha"] * x[N] - u["a_D"] * from_d * from_n
+
+
+def log_ratio(u: Parameters, x: Columns) -> Dual:
+    """log of N_teacher / N."""
+    return Dual(x[RATIO])
+
+
+def log_effective_ratio(u: Parameters, x: Columns) -> Dual:
+    """The same of N_eff = (A/(L_T - L0))^(1/alpha), the size by quality; NaN for L_T <= L0."""
+    above = log(np.exp(x[L_T]) - exp(u["L0"]))
+    return (u["A"] - above) / u["alpha"] - x[N]
+
+
+def efficiency(methods: tuple[str, ...], ratio: Form) -> Form:
+    """log g of each run: the distillation efficiency function of ``spec`` on its own."""
+
+    def form(u: Parameters, x: Columns) -> Dual:
+        w, log_r = exp(u["w"]), ratio(u, x)
+
+        def log_g(m: str) -> Dual:
+            if m == SCRATCH:
+                return Dual(np.zeros(()))
+            z = (log_r - u[f"r_c_{m}"]) / w
+            bend = log_sum(-u[f"eta_{m}"] * z, u[f"kappa_{m}"] * z) - float(np.log(2.0))
+            return u[f"c_{m}"] + w * bend
+
+        return _by_method(methods, x, log_g)
+
+    return form
+
+
+def _by_method(methods: tuple[str, ...], x: Columns, of: Callable[[str], Dual]) -> Dual:
+    """To each run what ``of`` says of its method."""
+    *others, last = methods
+    result = of(last)
+    for method in others:
+        result = where(x[METHOD] == method, of(method), result)
+    return result

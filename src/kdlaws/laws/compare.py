@@ -1,0 +1,379 @@
+"""Which law to trust: back-tests of several, and a choice that never sees the held-out runs.
+
+The runs of largest compute are held out. Inside the others, rolling back-tests fit the first part
+and predict the rest; each law weighs 1/error^2 there (Bates and Granger 1969), and those much worse
+than the best weigh nothing. What is predicted is the weighted mean of log cross-entropy: laws that
+bend differently beyond the runs err on different sides of the truth, so their mean errs less.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kdlaws.errors import InputError, TableError
+from kdlaws.laws import artefact
+from kdlaws.laws.backtest import HELD_OUT_SHARE, LEVEL, RESAMPLES, mape, split
+from kdlaws.laws.catalogue import find
+from kdlaws.laws.columns import Runs, read_runs
+from kdlaws.laws.dual import FloatArray
+from kdlaws.laws.estimate import Estimate, Loss, estimate
+from kdlaws.laws.fit import check_arguments, fit, flops_notices, methods_of, of_methods
+from kdlaws.laws.law import L_T, METHOD, C, D, Law, U
+from kdlaws.laws.mixture import Mixture, mixed_interval
+from kdlaws.laws.outlook import outlook, quick_uncertainty
+from kdlaws.laws.repeats import huber_delta
+from kdlaws.laws.result import Fit, Holdout, Notice, holdout_text
+from kdlaws.laws.uncertainty import Interval
+
+TEACHER_SIZES = ("teacher_n_params_non_embedding", "teacher_n_params")
+BASELINE = "compute"
+ORIGINS = (0.7, 0.8, 0.9)  # shares of the training part, in order of compute: nearly all of it
+HOPELESS = 3.0  # times the smallest rolling error; such a law weighs nothing
+
+
+@dataclass(frozen=True)
+class Group:
+    """Error of a law on one group of runs, fitted to the others."""
+
+    group: str
+    n_test: int
+    mape: float | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One law's back-tests; ``rolling`` is the mean error of those inside the training part."""
+
+    law: str
+    n_parameters: int
+    aic: float | None
+    rolling: float | None
+    holdout: Holdout | None
+    groups: tuple[Group, ...]
+    warnings: tuple[Notice, ...]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A law alone, or a combination (``law`` is None); its back-test on runs it never saw."""
+
+    law: str | None
+    weights: Mapping[str, float]
+    holdout: Holdout | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``compare`` found; ``baseline`` is the power law in compute."""
+
+    laws: tuple[Compared, ...]
+    chosen: Chosen
+    baseline: Compared
+    n_column: str
+    n_runs: int
+    n_dropped: int
+    inputs: Mapping[str, str | None]
+    warnings: tuple[Notice, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON contract."""
+        return artefact.document(asdict(self))
+
+    def __str__(self) -> str:
+        width = max(18, *(len(each.law) + 1 for each in self.laws))
+        lines = [f"{'law':<{width}}{'parameters':>10}{'rolling':>9}{'held out':>10}{'in 90%':>8}"]
+        lines += [_row(each, width) for each in self.laws]
+        chosen = self.chosen
+        name = chosen.law or " + ".join(f"{w:.2f} {law}" for law, w in chosen.weights.items() if w)
+        lines += [f"chosen: {name}", *(f"  {reason}" for reason in chosen.reasons)]
+        if chosen.holdout is not None:
+            lines.append(f"  {holdout_text(chosen.holdout)}")
+        lines.append(f"{self.n_runs} runs ({self.n_dropped} dropped), N = {self.n_column}")
+        for each in self.laws:
+            lines += [f"{each.law} without {g.group}: {_percent(g.mape)}" for g in each.groups]
+        for notice in (*self.warnings, *(n for each in self.laws for n in each.warnings)):
+            lines.append(f"{notice.code}: {notice.message}\n    {notice.remedy}")
+        return "\n".join(lines)
+
+
+def _row(each: Compared, width: int) -> str:
+    held, covered = None, None
+    if each.holdout is not None:
+        held, covered = each.holdout.mape, each.holdout.coverage_90
+    inside = "-" if covered is None else f"{covered:.0%}"
+    return (
+        f"{each.law:<{width}}{each.n_parameters:>10}{_percent(each.rolling):>9}{_percent(held):>10}"
+        f"{inside:>8}"
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}%"
+
+
+def compare(
+    columns: Mapping[str, ArrayLike],
+    laws: Sequence[str | Callable[..., Any]] | None = None,
+    *,
+    n_column: str = "n_params_non_embedding",
+    trunk: Sequence[str] | None = None,
+    group: Sequence[str] | None = None,
+    loss: Loss = "huber",
+    holdout: float = HELD_OUT_SHARE,
+    seed: int = 0,
+    source: Mapping[str, str | None] | None = None,
+    n_dropped: int = 0,
+    notices: Sequence[Notice] = (),
+) -> Comparison:
+    """Back-test ``laws`` (by default those that the columns allow) and choose among them.
+
+    Arguments as of ``fit``; ``holdout`` is the share of largest compute that the choice never sees,
+    ``group`` a label for each run: every law is then also tested on each group in turn. Raises
+    InputError for an unknown law or argument, TableError where the runs are too few to compare.
+    """
+    check_arguments(n_column=n_column, loss=loss, holdout=holdout, seed=seed)
+    names = list(dict.fromkeys((*(laws or candidates(columns)), BASELINE)))
+    trials = [_Trial(name, columns, n_column, trunk, loss, holdout, seed) for name in names]
+    usable = [t for t in trials if t.rolling is not None and np.isfinite(t.rolling)]
+    if not usable:
+        raise TableError(
+            f"{len(trials[0].runs)} runs are too few to back-test a law inside the training part",
+            where="holdout",
+            remedy="give more runs, or hold out a smaller share",
+        )
+    baseline = next(trial for trial in trials if trial.name == BASELINE)
+    compared = tuple(trial.compared(baseline, group) for trial in trials)
+    return Comparison(
+        laws=compared,
+        chosen=_choose(usable, baseline),
+        baseline=compared[trials.index(baseline)],
+        n_column=n_column,
+        n_runs=len(baseline.runs),
+        n_dropped=n_dropped,
+        inputs={"file": None, "sha256": None, **(source or {})},
+        warnings=(
+            *notices,
+            *_pooled(trials, columns),
+            *flops_notices(C in columns, baseline.law, n_column),
+        ),
+    )
+
+
+def _pooled(trials: Sequence["_Trial"], columns: Mapping[str, ArrayLike]) -> list[Notice]:
+    """That a law which knows no methods is fitted to several."""
+    methods = methods_of(columns)
+    blind = [t.name for t in trials if METHOD not in t.law.optional]
+    if len(methods) < 2 or not blind:
+        return []
+    message = f"{', '.join(blind)}: one law is fitted to several methods ({', '.join(methods)})"
+    return [Notice("pooled_methods", message, "compare the runs of one method")]
+
+
+def candidates(columns: Mapping[str, ArrayLike]) -> list[str]:
+    """The laws that these columns can tell apart. A broken law is asked for: no back-test can show
+    a break before it comes."""
+    names = ["chinchilla", "generalized", "kaplan"] if D in columns else []
+    if L_T in columns and np.isfinite(np.asarray(columns[L_T], dtype=np.float64)).any():
+        names.append("busbridge_limit")  # busbridge is the same curve with one parameter more
+    if METHOD in columns and len(methods_of(columns)) > 1 and _teachers_known(columns):
+        names += ["spec", "spec_additive"]
+    if U in columns and np.any(_passes(columns) > 1.01) and np.isfinite(_passes(columns)).all():
+        names.append("data_constrained")
+    return [*names, BASELINE]
+
+
+def _teachers_known(columns: Mapping[str, ArrayLike]) -> bool:
+    taught = np.asarray(columns[METHOD], dtype=str) != "scratch"
+    sizes = [columns[name] for name in TEACHER_SIZES if name in columns]
+    return any(np.isfinite(np.asarray(size, dtype=np.float64)[taught]).all() for size in sizes)
+
+
+def _passes(columns: Mapping[str, ArrayLike]) -> FloatArray:
+    tokens, unique = (np.asarray(columns[name], dtype=np.float64) for name in (D, U))
+    return np.asarray(tokens / unique, dtype=np.float64)
+
+
+class _Trial:
+    """One law under test."""
+
+    def __init__(
+        self,
+        name: str | Callable[..., Any],
+        columns: Mapping[str, ArrayLike],
+        n_column: str,
+        trunk: Sequence[str] | None,
+        loss: Loss,
+        holdout: float,
+        seed: int,
+    ) -> None:
+        self.law: Law = of_methods(find(name), columns)
+        self.name = name if isinstance(name, str) else self.law.name
+        self.loss, self.seed = loss, seed
+        self.runs = read_runs(columns, self.law, n_column, trunk)
+        rows, held_out = split(self.runs, holdout)
+        self.train, self.test = self.runs[rows], self.runs[held_out]
+        self.fitted = self._fit(self.train)
+        self.rolling = self._rolling()
+
+    def _fit(self, runs: Runs) -> Estimate | None:
+        """None where the runs are too few for the law."""
+        if len(runs) <= len(self.law.unknowns) - len(self.law.fixed):
+            return None
+        try:
+            return estimate(self.law, runs, self.law.fixed, self.loss, huber_delta(runs))
+        except TableError:
+            return None
+
+    def _rolling(self) -> float | None:
+        """Mean absolute error in percent, over origins, of what each leaves of the training."""
+        order = self.train.by_compute
+        errors = []
+        for share in ORIGINS:
+            cut = round(share * len(order))
+            fitted = self._fit(self.train[order[:cut]])
+            test = self.train[order[cut:]]
+            if fitted is None or not len(test):
+                return None
+            errors.append(mape(np.exp(log_prediction(fitted, test)), test))
+        return float(np.mean(errors))
+
+    def prediction(self) -> FloatArray:
+        """log cross-entropy of the held-out runs."""
+        assert self.fitted is not None
+        return log_prediction(self.fitted, self.test)
+
+    def interval(self) -> Interval:
+        """New-run interval of log cross-entropy of the held-out runs."""
+        assert self.fitted is not None
+        rng = np.random.default_rng(self.seed)
+        uncertainty = quick_uncertainty(self.fitted, RESAMPLES, rng)
+        return outlook(self.fitted, uncertainty, self.loss).new_runs(self.test, LEVEL)
+
+    def compared(self, baseline: "_Trial", group: Sequence[str] | None) -> Compared:
+        tested = self.fitted is not None and len(self.test) > 0
+        return Compared(
+            law=self.name,
+            n_parameters=len(self.law.unknowns) - len(self.law.fixed),
+            aic=_aic(self._fit(self.runs)),
+            rolling=self.rolling,
+            holdout=_tested(self.prediction(), self.interval(), baseline) if tested else None,
+            groups=() if group is None else tuple(self._groups(np.asarray(group, dtype=str))),
+            warnings=self._notices(tested),
+        )
+
+    def _notices(self, tested: bool) -> tuple[Notice, ...]:
+        if self.rolling is None:
+            return (_too_few(self.name),)
+        return () if tested else (_no_test(self.name),)
+
+    def _knows_methods(self, train: Runs, test: Runs) -> bool:
+        """A joint law says nothing of a method that it has not seen."""
+        return METHOD not in train.x or set(test.x[METHOD]) <= set(train.x[METHOD])
+
+    def _groups(self, group: NDArray[Any]) -> list[Group]:
+        if len(group) != len(self.runs):
+            raise InputError(f"{len(group)} labels for {len(self.runs)} runs", where="group")
+        found = []
+        for name in np.unique(group):
+            held = np.flatnonzero(group == name)
+            rest, test = self.runs[np.flatnonzero(group != name)], self.runs[held]
+            fitted = self._fit(rest) if self._knows_methods(rest, test) else None
+            error = None if fitted is None else mape(np.exp(log_prediction(fitted, test)), test)
+            found.append(Group(str(name), len(held), error))
+        return found
+
+
+def log_prediction(fitted: Estimate, test: Runs) -> FloatArray:
+    prediction: FloatArray = fitted.log_curve(fitted.u[None], test)[0]
+    return prediction
+
+
+def _too_few(name: str) -> Notice:
+    message = f"{name}: too few of the cheaper runs to back-test it, so it cannot be chosen"
+    return Notice("no_holdout", message, "give more runs, or leave this law out")
+
+
+def _no_test(name: str) -> Notice:
+    message = f"{name}: no runs of largest compute are held out to test it"
+    return Notice("no_holdout", message, "hold out a larger share")
+
+
+def _aic(fitted: Estimate | None) -> float | None:
+    """Akaike's criterion for normal noise of log cross-entropy; only differences mean anything."""
+    if fitted is None:
+        return None
+    residual = fitted.residual()
+    n = len(residual)
+    variance = max(float(residual @ residual) / n, 1e-300)
+    return float(n * np.log(variance) + 2 * (fitted.n_free + 1))
+
+
+def _tested(prediction: FloatArray, interval: Interval, baseline: "_Trial") -> Holdout:
+    test = baseline.test
+    lo, hi = interval
+    inside = (lo <= test.log_y) & (test.log_y <= hi)
+    return Holdout(
+        mape=mape(np.exp(prediction), test),
+        baseline_mape=None
+        if baseline.fitted is None
+        else mape(np.exp(baseline.prediction()), test),
+        coverage_90=float(np.mean(inside)) if np.isfinite(lo).all() else None,
+        n_test=len(test),
+    )
+
+
+def _choose(trials: Sequence[_Trial], baseline: _Trial) -> Chosen:
+    rolling = {trial.name: max(float(trial.rolling or 0.0), 1e-9) for trial in trials}
+    weights = weights_of(rolling)
+    used = [trial for trial in trials if weights[trial.name]]
+    holdout = None
+    if baseline.fitted is not None and len(baseline.test):
+        w = np.array([weights[trial.name] for trial in used])
+        curves = np.stack([trial.prediction() for trial in used])
+        lo, hi = (np.stack(end) for end in zip(*(t.interval() for t in used), strict=True))
+        holdout = _tested(w @ curves, mixed_interval(w, curves, lo, hi, LEVEL), baseline)
+    alone = used[0].name if len(used) == 1 else None
+    return Chosen(alone, weights, holdout, tuple(_reasons(rolling, weights)))
+
+
+def weights_of(rolling: Mapping[str, float]) -> dict[str, float]:
+    """1/error^2, scaled to a sum of one; nothing for what is ``HOPELESS`` times worse."""
+    best = min(rolling.values())
+    raw = {
+        n: (error / best) ** -2 if error <= HOPELESS * best else 0.0 for n, error in rolling.items()
+    }
+    total = sum(raw.values())
+    return {name: value / total for name, value in raw.items()}
+
+
+def _reasons(rolling: Mapping[str, float], weights: Mapping[str, float]) -> list[str]:
+    ordered = sorted(rolling, key=lambda name: rolling[name])
+    errors = ", ".join(f"{name} {rolling[name]:.2f}%" for name in ordered)
+    reasons = [f"rolling back-tests inside the training part: {errors}"]
+    out = [name for name in ordered if not weights[name]]
+    used = [name for name in ordered if weights[name]]
+    if len(used) > 1:
+        reasons.append("laws within a factor of three of the best are weighted by 1/error^2")
+    if out:
+        reasons.append(f"far worse there, and left out: {', '.join(out)}")
+    return reasons
+
+
+def combine(
+    columns: Mapping[str, ArrayLike],
+    chosen: Chosen,
+    laws: Sequence[str | Callable[..., Any]] = (),
+    **arguments: Any,
+) -> Fit | Mixture:
+    """What ``compare`` chose, fitted to all runs; ``arguments`` as of ``fit``.
+
+    ``laws`` are those that were compared, where functions were among them.
+    """
+    own = {law.__name__: law for law in laws if callable(law)}
+    used = {name: weight for name, weight in chosen.weights.items() if weight}
+    fits = tuple(fit(columns, own.get(name, name), **arguments) for name in used)
+    return fits[0] if len(fits) == 1 else Mixture(fits, tuple(used.values()))
