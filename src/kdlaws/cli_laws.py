@@ -110,7 +110,7 @@ def isoflop(
     from kdlaws import laws
 
     rows = _rows(table, columns, where)
-    reads = ("N", "flops", *(name for name in ("n_tokens",) if name in rows.frame))
+    reads = ["N", "flops", *(["n_tokens"] if "n_tokens" in rows.frame else [])]
     runs, notices = _runs(rows, reads, (), n)
     found = laws.isoflop(
         runs.columns,
@@ -180,7 +180,8 @@ def _groups(rows: "LoadedTable", by: str) -> list[str]:
             remedy=f"it has {', '.join(map(str, rows.frame))}",
         )
     cells = rows.frame[by].tolist()
-    return [f"{by}={cell:g}" if isinstance(cell, float) else f"{by}={cell}" for cell in cells]
+    # 15 digits, all that a float has: sizes that differ in the seventh are two groups.
+    return [f"{by}={cell:.15g}" if isinstance(cell, float) else f"{by}={cell}" for cell in cells]
 
 
 def predict(
@@ -205,11 +206,12 @@ def predict(
 def _keys(fit: Any) -> list[str]:
     """What a fit, or a combination of fits, reads of a model, by the names of a table's columns."""
     from kdlaws import laws
+    from kdlaws.laws.law import column_of
 
     keys: list[str] = []
     for each in fit.fits if isinstance(fit, laws.Mixture) else (fit,):
-        real = {"N": each.n_column, "teacher_N": f"teacher_{each.n_column}"}
-        keys += [real.get(name, name) for name in (*each.form.reads, *each.form.optional)]
+        roles = (*each.form.reads, *each.form.optional)
+        keys += [column_of(role, each.n_column) for role in roles]
         if "teacher_cross_entropy" in keys:  # which follows from the teacher's size and tokens
             keys += [f"teacher_{each.n_column}", "teacher_n_tokens"]
         if each.new_run is not None and each.new_run.flops_per_6nd:  # which give its flops

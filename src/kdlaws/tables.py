@@ -241,7 +241,7 @@ def _typed(name: str, cells: Sequence[Any]) -> pd.Series[Any]:
 
 def _ungrouped(cells: Sequence[Any]) -> list[Any]:
     """Without the commas between thousands, where a cell shows that they are no decimal commas."""
-    grouped = [str(cell) for cell in cells if _GROUPED.fullmatch(str(cell))]
+    grouped = {str(cell) for cell in cells if _GROUPED.fullmatch(str(cell))}
     if not any(cell.count(",") > 1 or "." in cell for cell in grouped):
         return list(cells)
     return [str(cell).replace(",", "") if str(cell) in grouped else cell for cell in cells]

@@ -17,6 +17,7 @@ from kdlaws.laws import Comparison, Fit, Mixture, Notice, combine, compare, fit
 from kdlaws.laws.compare import candidates, weights_of
 
 N, D = "n_params_non_embedding", "n_tokens"
+L_T = "teacher_cross_entropy"
 
 Columns = dict[str, np.ndarray]
 
@@ -179,6 +180,17 @@ def test_each_group_is_predicted_from_the_others() -> None:
         expected = held_out_error(columns, "chinchilla", train, test)
         assert each.mape == pytest.approx(expected, rel=1e-4)
         assert f"chinchilla without {each.group}: {each.mape:.2f}%" in str(result)
+
+
+def test_three_trunks_give_no_interval_and_so_no_coverage() -> None:
+    columns = study()
+    again = {name: np.concatenate([values, values]) for name, values in columns.items()}
+    again[L_T] = np.repeat([np.nan, 1.2], 36)
+    trunks = [f"trunk-{row % 3}" for row in range(72)]
+    result = compare(again, ["chinchilla", "busbridge_limit"], trunk=trunks)
+    held = [each.holdout for each in result.laws if each.holdout is not None]
+    assert len(held) == 3
+    assert all(each.coverage_90 is None for each in held)
 
 
 def test_a_group_that_is_nearly_everything_has_no_error() -> None:

@@ -335,6 +335,42 @@ def test_a_tie_holds_in_either_order_and_takes_its_partners_interval() -> None:
         assert result.parameters["alpha"].identified
 
 
+def test_a_chain_of_ties_is_one_tie_whatever_its_order() -> None:
+    chains = ({"E": "A", "A": "B"}, {"A": "B", "E": "A"}, {"A": "B", "E": "B"})
+    results = [fit(NOISY, "chinchilla", fixed=fixed, holdout=0, bootstrap=50) for fixed in chains]
+    for result in results:
+        found = result.parameters
+        assert found["E"] == found["A"] == found["B"]
+        assert values(result) == pytest.approx(values(results[-1]), rel=1e-6)
+
+
+def test_what_is_fitted_first_cannot_follow_what_is_fitted_later() -> None:
+    case = taught("busbridge_limit", u0=0.93)
+    with pytest.raises(InputError, match="fitted later") as caught:
+        fit(case.columns, case.law, fixed={"alpha": "alpha_prime"}, bootstrap=0, holdout=0)
+    assert "alpha_prime=alpha" in caught.value.remedy
+
+
+def test_a_method_that_only_the_held_out_runs_have_is_not_back_tested() -> None:
+    """Its parameters would be where their search began."""
+    case = of_methods("spec", SPEC)
+    flops = np.where(case.columns["method"] == "scratch", 1.0, 1e9) * case.columns[N]
+    result = fit({**case.columns, "flops": flops}, "spec", bootstrap=0, holdout=0.45)
+    assert result.holdout is not None  # both taught methods are among the cheaper runs
+    rare = case.columns["method"] == "embedding"
+    flops = np.where(rare, 1e9, 1.0) * case.columns[N]
+    result = fit({**case.columns, "flops": flops}, "spec", bootstrap=0, holdout=0.45)
+    assert result.holdout is None
+    assert "no_holdout" in codes(result)
+
+
+def test_a_column_that_no_law_reads_must_still_be_numbers() -> None:
+    """Tokens tell how FLOPs were counted, where they are there."""
+    columns = {"flops": np.geomspace(1e9, 1e14, 12), "cross_entropy": np.linspace(3, 2, 12)}
+    with pytest.raises(TableError, match="n_tokens: not numbers"):
+        fit({**columns, N: np.full(12, 1e5), "n_tokens": ["many"] * 12}, "compute", holdout=0)
+
+
 def test_a_pinned_parameter_has_no_interval_and_narrows_the_others() -> None:
     free, pinned = (fit(NOISY, "chinchilla", fixed=f, holdout=0) for f in ({}, {"E": 1.5}))
     pin = pinned.parameters["E"]

@@ -223,6 +223,30 @@ def test_a_file_that_python_cannot_run_is_refused_with_pythons_reason(
     assert caught.value.remedy
 
 
+def test_a_column_of_two_values_may_determine_a_parameter() -> None:
+    """An own law does not say which column determines what; its profiles do."""
+
+    def warmer(
+        N: Array, n_tokens: Array, heat: Array, *, E: float, A: float, B: float, tau: float = 0.1
+    ) -> Array:
+        return (E + A / N**0.3 + B / n_tokens**0.4) * heat**tau
+
+    columns = noisy_runs()
+    heat = np.where(np.arange(25) % 2, 1.0, 2.0)
+    columns |= {"heat": heat, "cross_entropy": columns["cross_entropy"] * heat**0.2}
+    tau = fit(columns, warmer, bootstrap=50, holdout=0).parameters["tau"]
+    assert tau.identified
+    assert tau.value == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_default_that_is_no_number_is_refused() -> None:
+    def nowhere(N: Array, *, E: float, alpha: float = float("nan")) -> Array:
+        return E + N**-alpha
+
+    with pytest.raises(InputError, match="alpha=nan"):
+        find(nowhere)
+
+
 def test_a_default_that_cannot_be_a_scale_is_refused() -> None:
     def zero(N: Array, *, E: float = 0.0, alpha: float = 0.3) -> Array:
         return E + N**-alpha

@@ -12,6 +12,7 @@ from kdlaws.laws.law import Law
 from kdlaws.laws.outlook import outlook, quick_uncertainty
 from kdlaws.laws.resample import FEWEST_CLUSTERS
 from kdlaws.laws.result import Holdout
+from kdlaws.laws.uncertainty import Interval
 
 HELD_OUT_SHARE = 0.3
 LEVEL = 0.9
@@ -28,11 +29,14 @@ def split(runs: Runs, share: float = HELD_OUT_SHARE) -> tuple[NDArray[np.int64],
 def back_test(
     law: Law, runs: Runs, fixed: Fixed, loss: Loss, rng: np.random.Generator, share: float
 ) -> Holdout | None:
-    """Hold out the runs of largest compute; None where too few remain to fit both laws."""
+    """Hold out the ``share`` of largest compute; None where the others cannot say what it will be:
+    they are too few to fit both laws, or of other methods."""
     baseline = LAWS["compute"]
     rows, held_out = split(runs, share)
     train, test = runs[rows], runs[held_out]
     if not len(test) or len(train) <= max(len(law.unknowns), len(baseline.unknowns)):
+        return None
+    if not train.knows_methods_of(test):
         return None
     try:
         fitted = estimate(law, train, fixed, loss)
@@ -40,32 +44,32 @@ def back_test(
         return None
     baseline_fit = estimate(baseline, train, {}, loss)
     return Holdout(
-        mape=mape(predictions(fitted, test), test),
-        baseline_mape=mape(predictions(baseline_fit, test), test),
-        coverage_90=coverage(fitted, test, loss, rng),
+        mape=mape(fitted.log_prediction(test), test),
+        baseline_mape=mape(baseline_fit.log_prediction(test), test),
+        coverage_90=coverage(interval(fitted, test, loss, rng), test),
         n_test=len(test),
     )
 
 
-def predictions(fitted: Estimate, test: Runs) -> FloatArray:
-    """Cross-entropy ``[runs]``."""
-    cross_entropy: FloatArray = np.exp(fitted.log_curve(fitted.u[None], test)[0])
-    return cross_entropy
-
-
-def mape(prediction: FloatArray, test: Runs) -> float:
+def mape(log_prediction: FloatArray, test: Runs) -> float:
     """Mean absolute error in percent of cross-entropy."""
-    return float(100 * np.mean(np.abs(prediction / test.cross_entropy - 1)))
+    return float(100 * np.mean(np.abs(np.exp(log_prediction) / test.cross_entropy - 1)))
 
 
-def coverage(fitted: Estimate, test: Runs, loss: Loss, rng: np.random.Generator) -> float | None:
-    """Share of the held-out runs inside their new-run interval, whose drift training shows.
+def interval(fitted: Estimate, test: Runs, loss: Loss, rng: np.random.Generator) -> Interval | None:
+    """New-run interval of log cross-entropy at ``LEVEL``, with the drift that training shows.
 
-    None where the cheaper runs are of too few trunks for an interval.
+    None where the cheaper runs are of too few trunks for one.
     """
-    if int(fitted.runs.cluster.max()) + 1 < FEWEST_CLUSTERS:
+    if fitted.runs.n_clusters < FEWEST_CLUSTERS:
         return None
     uncertainty = quick_uncertainty(fitted, RESAMPLES, rng)
-    lo, hi = outlook(fitted, uncertainty, loss).new_runs(test, LEVEL)
-    inside = (lo <= test.log_y) & (test.log_y <= hi)
-    return float(np.mean(inside)) if np.isfinite(lo).all() else None
+    return outlook(fitted, uncertainty, loss).new_runs(test, LEVEL)
+
+
+def coverage(ends: Interval | None, test: Runs) -> float | None:
+    """Share of the runs whose log cross-entropy is inside its interval; None without intervals."""
+    if ends is None or not np.isfinite(ends[0]).all():
+        return None
+    lo, hi = ends
+    return float(np.mean((lo <= test.log_y) & (test.log_y <= hi)))

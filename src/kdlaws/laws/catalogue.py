@@ -1,6 +1,7 @@
 """The laws by name: ``LAWS``, ``find``; of each its parameters, their bounds and where to begin."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -16,6 +17,7 @@ from kdlaws.laws.law import (
     MIDDLE,
     N_MID,
     RATIO,
+    SCRATCH,
     TEACHER_N,
     C,
     Columns,
@@ -168,19 +170,8 @@ def _busbridge(name: str, equation: str, note: str, form: Form, *bracket: Unknow
 def _spec(name: str, methods: Sequence[str]) -> Law:
     """The spec's law ``name`` for runs of these methods."""
     additive, effective = name == "spec_additive", name == "spec_effective"
-    methods = tuple(sorted(methods, key=lambda m: (m != forms.SCRATCH, m)))
-    taught = [m for m in methods if m != forms.SCRATCH]
-    data = [
-        term(f"B_{m}", "beta", D) if additive else place(f"D_{m}", D, (1e-6, 1e4)) for m in methods
-    ]
-    gains = [unknown for m in taught for unknown in _gain(m)]
-    unknowns = (
-        *(floor("L0"), term("A", "alpha", N), exponent("alpha", N), exponent("beta", D)),
-        *data,
-        *gains,
-        *(scale("w", (0.05, 5.0), TEACHER_N), real("a_D", (-0.5, 0.5), D)),
-        *(place(D_MID, D), place(N_MID, N)),
-    )
+    methods = tuple(sorted(methods, key=lambda m: (m != SCRATCH, m)))
+    taught = [m for m in methods if m != SCRATCH]
     form = forms.spec_additive if additive else forms.spec
     ratio = forms.log_effective_ratio if effective else forms.log_ratio
     by_data = "g_m(r) + B_m/D^beta" if additive else "g_m(r)*(1 + (D_m/D)^beta)"
@@ -189,7 +180,7 @@ def _spec(name: str, methods: Sequence[str]) -> Law:
         name=name,
         equation=f"L = L0 + A/N^alpha * {by_data}{by_quality}",
         source="the spec's L0 + A/N^alpha * f(r, D), completed; docs/laws.md",
-        unknowns=unknowns,
+        unknowns=_spec_unknowns(additive, methods, taught),
         reads=(N, D),
         optional=(METHOD, TEACHER_N, L_T) if effective else (METHOD, TEACHER_N),
         form=form(methods, ratio),
@@ -203,8 +194,24 @@ def _spec(name: str, methods: Sequence[str]) -> Law:
         },
         tried={"w": (0.25, 1.0)} if taught else {},
         nested=("a_D",),
-        by_method=lambda methods: _spec(name, methods),
+        by_method=partial(_spec, name),
         efficiency=forms.efficiency(methods, ratio),
+    )
+
+
+def _spec_unknowns(
+    additive: bool, methods: Sequence[str], taught: Sequence[str]
+) -> tuple[Unknown, ...]:
+    data = [
+        term(f"B_{m}", "beta", D) if additive else place(f"D_{m}", D, (1e-6, 1e4)) for m in methods
+    ]
+    gains = [unknown for m in taught for unknown in _gain(m)]
+    return (
+        *(floor("L0"), term("A", "alpha", N), exponent("alpha", N), exponent("beta", D)),
+        *data,
+        *gains,
+        *(scale("w", (0.05, 5.0), TEACHER_N), real("a_D", (-0.5, 0.5), D)),
+        *(place(D_MID, D), place(N_MID, N)),
     )
 
 
@@ -297,7 +304,7 @@ LAWS: Mapping[str, Law] = {
             forms.busbridge_limit,
             scale("u0", (0.1, 10.0), L_T),
         ),
-        *(_spec(n, [forms.SCRATCH]) for n in ("spec", "spec_additive", "spec_effective")),
+        *(_spec(n, [SCRATCH]) for n in ("spec", "spec_additive", "spec_effective")),
         Law(
             name="data_constrained",
             equation="L = E + A/N'^alpha + B/D'^beta, N' and D' effective under repeats",

@@ -9,10 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from kdlaws.errors import TableError
 from kdlaws.laws.dual import FloatArray
-from kdlaws.laws.law import L_T, METHOD, RATIO, TEACHER_N, C, D, Law, N
+from kdlaws.laws.law import L_T, METHOD, RATIO, SCRATCH, TEACHER_N, C, D, Law, N, column_of
 
 N_COLUMNS = ("n_params_non_embedding", "n_params")
-SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,10 @@ class Runs:
     def __len__(self) -> int:
         return len(self.cross_entropy)
 
+    def knows_methods_of(self, other: "Runs") -> bool:
+        """Whether a law that is joint over methods, fitted to these, knows those of ``other``."""
+        return METHOD not in self.x or set(other.x[METHOD]) <= set(self.x[METHOD])
+
     def __getitem__(self, rows: NDArray[Any]) -> "Runs":
         x = {name: values[rows] for name, values in self.x.items()}
         cluster = np.unique(self.cluster[rows], return_inverse=True)[1]
@@ -45,9 +48,14 @@ class Runs:
         return np.argsort(np.round(self.x[C], 9), kind="stable")
 
     @property
+    def n_clusters(self) -> int:
+        """Number of trunks, or of runs where they share none."""
+        return int(self.cluster.max(initial=-1)) + 1
+
+    @property
     def share_trunks(self) -> bool:
         """Whether some runs have a trunk in common."""
-        return len(self) > 0 and int(self.cluster.max()) + 1 < len(self)
+        return self.n_clusters < len(self)
 
 
 def read_runs(
@@ -57,16 +65,24 @@ def read_runs(
     cross_entropy = positive(columns, "cross_entropy")
     if cross_entropy.ndim != 1:
         raise TableError("runs are one row each", where="cross_entropy", remedy="give a column")
-    names = {*law.columns(n_column), *_optional_names(law, n_column), n_column, D, C}
+    roles = (*law.reads, *law.optional, N, D, C)
+    names = {column_of(role, n_column) for role in roles}
     parts = {name: columns[name] for name in columns if name in names}
     _check_lengths(len(cross_entropy), parts if trunk is None else {**parts, "trunk": trunk})
     x = log_columns(columns, law, n_column, with_flops=True)
-    for role, name in ((N, n_column), (D, D)):  # how FLOPs were counted, where that can be seen
-        if role not in x and name in columns and np.all(np.asarray(columns[name]) > 0):
-            x[role] = np.log(read_column(columns, name, n_column))
+    for role in (N, D):  # how FLOPs were counted, where that can be seen
+        if role not in x and _all_positive(columns, column_of(role, n_column)):
+            x[role] = np.log(positive(columns, column_of(role, n_column)))
     _check_teachers(law, x)
     labels = np.arange(len(cross_entropy)) if trunk is None else np.asarray(trunk, dtype=str)
     return Runs(x, cross_entropy, np.unique(labels, return_inverse=True)[1])
+
+
+def _all_positive(columns: Mapping[str, ArrayLike], name: str) -> bool:
+    if name not in columns:
+        return False
+    values = _numbers(columns[name], name)
+    return bool((np.isfinite(values) & (values > 0)).all())
 
 
 def _check_teachers(law: Law, x: Mapping[str, NDArray[Any]]) -> None:
@@ -96,18 +112,15 @@ def log_columns(
     wanted = dict.fromkeys((*law.reads, *([C] if with_flops else [])))
     x: dict[str, NDArray[Any]] = {}
     for name in wanted:
-        column = n_column if name == N else name
+        column = column_of(name, n_column)
         x[name] = np.log(read_column(columns, column, n_column, derive_flops=derive_flops))
-    for name, column in zip(law.optional, _optional_names(law, n_column), strict=True):
+    for name in law.optional:
+        column = column_of(name, n_column)
         x[name] = _method(columns) if name == METHOD else np.log(_known(columns, column))
     if TEACHER_N in x:
         x[RATIO] = x[TEACHER_N] - x[N]
     arrays = np.broadcast_arrays(*x.values())
     return dict(zip(x, arrays, strict=True))
-
-
-def _optional_names(law: Law, n_column: str) -> tuple[str, ...]:
-    return tuple(f"teacher_{n_column}" if name == TEACHER_N else name for name in law.optional)
 
 
 def _method(columns: Mapping[str, ArrayLike]) -> NDArray[Any]:

@@ -15,23 +15,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from kdlaws.errors import InputError, TableError
 from kdlaws.laws import artefact
-from kdlaws.laws.backtest import HELD_OUT_SHARE, LEVEL, RESAMPLES, mape, split
+from kdlaws.laws.backtest import HELD_OUT_SHARE, LEVEL, coverage, interval, mape, split
 from kdlaws.laws.catalogue import find
-from kdlaws.laws.columns import Runs, read_runs
+from kdlaws.laws.columns import N_COLUMNS, Runs, read_runs
 from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Estimate, Loss, estimate
 from kdlaws.laws.fit import check_arguments, fit, flops_notices, methods_of, of_methods
-from kdlaws.laws.law import L_T, METHOD, C, D, Law, U
+from kdlaws.laws.law import L_T, METHOD, SCRATCH, TEACHER_N, C, D, Law, U, column_of
 from kdlaws.laws.mixture import Mixture, mixed_interval
-from kdlaws.laws.outlook import outlook, quick_uncertainty
 from kdlaws.laws.repeats import huber_delta
-from kdlaws.laws.result import Fit, Holdout, Notice, holdout_text
+from kdlaws.laws.result import Fit, Holdout, Notice, holdout_text, percent_text
 from kdlaws.laws.uncertainty import Interval
 
-TEACHER_SIZES = ("teacher_n_params_non_embedding", "teacher_n_params")
 BASELINE = "compute"
 ORIGINS = (0.7, 0.8, 0.9)  # shares of the training part, in order of compute: nearly all of it
 HOPELESS = 3.0  # times the smallest rolling error; such a law weighs nothing
+EXACT = 1e-9  # percent; a rolling error below it is rounding, and its inverse square no weight
+REPEATS = 1.01  # passes over the data, on the way to which repeats cannot show
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Comparison:
             lines.append(f"  {holdout_text(chosen.holdout)}")
         lines.append(f"{self.n_runs} runs ({self.n_dropped} dropped), N = {self.n_column}")
         for each in self.laws:
-            lines += [f"{each.law} without {g.group}: {_percent(g.mape)}" for g in each.groups]
+            lines += [f"{each.law} without {g.group}: {percent_text(g.mape)}" for g in each.groups]
         for notice in (*self.warnings, *(n for each in self.laws for n in each.warnings)):
             lines.append(f"{notice.code}: {notice.message}\n    {notice.remedy}")
         return "\n".join(lines)
@@ -106,13 +106,10 @@ def _row(each: Compared, width: int) -> str:
         held, covered = each.holdout.mape, each.holdout.coverage_90
     inside = "-" if covered is None else f"{covered:.0%}"
     return (
-        f"{each.law:<{width}}{each.n_parameters:>10}{_percent(each.rolling):>9}{_percent(held):>10}"
+        f"{each.law:<{width}}{each.n_parameters:>10}{percent_text(each.rolling):>9}"
+        f"{percent_text(held):>10}"
         f"{inside:>8}"
     )
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}%"
 
 
 def compare(
@@ -174,21 +171,24 @@ def _pooled(trials: Sequence["_Trial"], columns: Mapping[str, ArrayLike]) -> lis
 
 
 def candidates(columns: Mapping[str, ArrayLike]) -> list[str]:
-    """The laws that these columns can tell apart. A broken law is asked for: no back-test can show
-    a break before it comes."""
+    """The laws that these columns can tell apart.
+
+    A broken law must be asked for: no back-test can show a break before it comes.
+    """
     names = ["chinchilla", "generalized", "kaplan"] if D in columns else []
     if L_T in columns and np.isfinite(np.asarray(columns[L_T], dtype=np.float64)).any():
         names.append("busbridge_limit")  # busbridge is the same curve with one parameter more
     if METHOD in columns and len(methods_of(columns)) > 1 and _teachers_known(columns):
         names += ["spec", "spec_additive"]
-    if U in columns and np.any(_passes(columns) > 1.01) and np.isfinite(_passes(columns)).all():
+    if U in columns and np.any(_passes(columns) > REPEATS) and np.isfinite(_passes(columns)).all():
         names.append("data_constrained")
     return [*names, BASELINE]
 
 
 def _teachers_known(columns: Mapping[str, ArrayLike]) -> bool:
-    taught = np.asarray(columns[METHOD], dtype=str) != "scratch"
-    sizes = [columns[name] for name in TEACHER_SIZES if name in columns]
+    taught = np.asarray(columns[METHOD], dtype=str) != SCRATCH
+    names = [column_of(TEACHER_N, n_column) for n_column in N_COLUMNS]
+    sizes = [columns[name] for name in names if name in columns]
     return any(np.isfinite(np.asarray(size, dtype=np.float64)[taught]).all() for size in sizes)
 
 
@@ -216,12 +216,12 @@ class _Trial:
         self.runs = read_runs(columns, self.law, n_column, trunk)
         rows, held_out = split(self.runs, holdout)
         self.train, self.test = self.runs[rows], self.runs[held_out]
-        self.fitted = self._fit(self.train)
-        self.rolling = self._rolling()
+        self.fitted = self._fit(self.train, self.test)
+        self.rolling = None if self.fitted is None else self._rolling()
 
-    def _fit(self, runs: Runs) -> Estimate | None:
-        """None where the runs are too few for the law."""
-        if len(runs) <= len(self.law.unknowns) - len(self.law.fixed):
+    def _fit(self, runs: Runs, test: Runs) -> Estimate | None:
+        """None where the runs are too few for the law, or know nothing of a method of ``test``."""
+        if len(runs) <= self.n_parameters or not runs.knows_methods_of(test):
             return None
         try:
             return estimate(self.law, runs, self.law.fixed, self.loss, huber_delta(runs))
@@ -234,31 +234,34 @@ class _Trial:
         errors = []
         for share in ORIGINS:
             cut = round(share * len(order))
-            fitted = self._fit(self.train[order[:cut]])
             test = self.train[order[cut:]]
+            fitted = self._fit(self.train[order[:cut]], test)
             if fitted is None or not len(test):
                 return None
-            errors.append(mape(np.exp(log_prediction(fitted, test)), test))
+            errors.append(mape(fitted.log_prediction(test), test))
         return float(np.mean(errors))
+
+    @property
+    def n_parameters(self) -> int:
+        """How many are free."""
+        return len(self.law.unknowns) - len(self.law.fixed)
 
     def prediction(self) -> FloatArray:
         """log cross-entropy of the held-out runs."""
         assert self.fitted is not None
-        return log_prediction(self.fitted, self.test)
+        return self.fitted.log_prediction(self.test)
 
-    def interval(self) -> Interval:
-        """New-run interval of log cross-entropy of the held-out runs."""
+    def interval(self) -> Interval | None:
+        """New-run interval of log cross-entropy of the held-out runs; None for few trunks."""
         assert self.fitted is not None
-        rng = np.random.default_rng(self.seed)
-        uncertainty = quick_uncertainty(self.fitted, RESAMPLES, rng)
-        return outlook(self.fitted, uncertainty, self.loss).new_runs(self.test, LEVEL)
+        return interval(self.fitted, self.test, self.loss, np.random.default_rng(self.seed))
 
     def compared(self, baseline: "_Trial", group: Sequence[str] | None) -> Compared:
         tested = self.fitted is not None and len(self.test) > 0
         return Compared(
             law=self.name,
-            n_parameters=len(self.law.unknowns) - len(self.law.fixed),
-            aic=_aic(self._fit(self.runs)),
+            n_parameters=self.n_parameters,
+            aic=_aic(self._fit(self.runs, self.runs)),
             rolling=self.rolling,
             holdout=_tested(self.prediction(), self.interval(), baseline) if tested else None,
             groups=() if group is None else tuple(self._groups(np.asarray(group, dtype=str))),
@@ -270,10 +273,6 @@ class _Trial:
             return (_too_few(self.name),)
         return () if tested else (_no_test(self.name),)
 
-    def _knows_methods(self, train: Runs, test: Runs) -> bool:
-        """A joint law says nothing of a method that it has not seen."""
-        return METHOD not in train.x or set(test.x[METHOD]) <= set(train.x[METHOD])
-
     def _groups(self, group: NDArray[Any]) -> list[Group]:
         if len(group) != len(self.runs):
             raise InputError(f"{len(group)} labels for {len(self.runs)} runs", where="group")
@@ -281,19 +280,14 @@ class _Trial:
         for name in np.unique(group):
             held = np.flatnonzero(group == name)
             rest, test = self.runs[np.flatnonzero(group != name)], self.runs[held]
-            fitted = self._fit(rest) if self._knows_methods(rest, test) else None
-            error = None if fitted is None else mape(np.exp(log_prediction(fitted, test)), test)
+            fitted = self._fit(rest, test)
+            error = None if fitted is None else mape(fitted.log_prediction(test), test)
             found.append(Group(str(name), len(held), error))
         return found
 
 
-def log_prediction(fitted: Estimate, test: Runs) -> FloatArray:
-    prediction: FloatArray = fitted.log_curve(fitted.u[None], test)[0]
-    return prediction
-
-
 def _too_few(name: str) -> Notice:
-    message = f"{name}: too few of the cheaper runs to back-test it, so it cannot be chosen"
+    message = f"{name}: too few of the cheaper runs, or none of a method, so it cannot be chosen"
     return Notice("no_holdout", message, "give more runs, or leave this law out")
 
 
@@ -303,7 +297,10 @@ def _no_test(name: str) -> Notice:
 
 
 def _aic(fitted: Estimate | None) -> float | None:
-    """Akaike's criterion for normal noise of log cross-entropy; only differences mean anything."""
+    """Akaike's criterion for normal noise of log cross-entropy; only differences mean anything.
+
+    Runs of one trunk count as independent here, so it exaggerates where trunks are shared.
+    """
     if fitted is None:
         return None
     residual = fitted.residual()
@@ -312,32 +309,36 @@ def _aic(fitted: Estimate | None) -> float | None:
     return float(n * np.log(variance) + 2 * (fitted.n_free + 1))
 
 
-def _tested(prediction: FloatArray, interval: Interval, baseline: "_Trial") -> Holdout:
+def _tested(log_prediction: FloatArray, ends: Interval | None, baseline: _Trial) -> Holdout:
     test = baseline.test
-    lo, hi = interval
-    inside = (lo <= test.log_y) & (test.log_y <= hi)
     return Holdout(
-        mape=mape(np.exp(prediction), test),
-        baseline_mape=None
-        if baseline.fitted is None
-        else mape(np.exp(baseline.prediction()), test),
-        coverage_90=float(np.mean(inside)) if np.isfinite(lo).all() else None,
+        mape=mape(log_prediction, test),
+        baseline_mape=None if baseline.fitted is None else mape(baseline.prediction(), test),
+        coverage_90=coverage(ends, test),
         n_test=len(test),
     )
 
 
 def _choose(trials: Sequence[_Trial], baseline: _Trial) -> Chosen:
-    rolling = {trial.name: max(float(trial.rolling or 0.0), 1e-9) for trial in trials}
+    rolling = {trial.name: max(float(trial.rolling or 0.0), EXACT) for trial in trials}
     weights = weights_of(rolling)
     used = [trial for trial in trials if weights[trial.name]]
     holdout = None
     if baseline.fitted is not None and len(baseline.test):
-        w = np.array([weights[trial.name] for trial in used])
-        curves = np.stack([trial.prediction() for trial in used])
-        lo, hi = (np.stack(end) for end in zip(*(t.interval() for t in used), strict=True))
-        holdout = _tested(w @ curves, mixed_interval(w, curves, lo, hi, LEVEL), baseline)
+        holdout = _mixed(used, [weights[trial.name] for trial in used], baseline)
     alone = used[0].name if len(used) == 1 else None
     return Chosen(alone, weights, holdout, tuple(_reasons(rolling, weights)))
+
+
+def _mixed(trials: Sequence[_Trial], weights: Sequence[float], baseline: _Trial) -> Holdout:
+    """The back-test of the combination on the held-out runs."""
+    w = np.array(weights)
+    curves = np.stack([trial.prediction() for trial in trials])
+    found = [ends for trial in trials if (ends := trial.interval()) is not None]
+    if len(found) < len(trials):
+        return _tested(w @ curves, None, baseline)
+    lo, hi = (np.stack(end) for end in zip(*found, strict=True))
+    return _tested(w @ curves, mixed_interval(w, curves, lo, hi, LEVEL), baseline)
 
 
 def weights_of(rolling: Mapping[str, float]) -> dict[str, float]:
@@ -357,7 +358,7 @@ def _reasons(rolling: Mapping[str, float], weights: Mapping[str, float]) -> list
     out = [name for name in ordered if not weights[name]]
     used = [name for name in ordered if weights[name]]
     if len(used) > 1:
-        reasons.append("laws within a factor of three of the best are weighted by 1/error^2")
+        reasons.append(f"laws within a factor {HOPELESS:g} of the best are weighted by 1/error^2")
     if out:
         reasons.append(f"far worse there, and left out: {', '.join(out)}")
     return reasons

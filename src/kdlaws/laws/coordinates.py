@@ -93,7 +93,7 @@ def coordinates(
     offset = np.zeros((max(n_fits), len(position)) if n_fits else len(position))
     for name, pin in pins.items():
         offset[..., position[name]] = pin
-    ties = {position[n]: position[str(other)] for n, other in fixed.items() if n not in pins}
+    ties = {position[n]: position[partner(n, fixed)] for n in fixed if n not in pins}
     _tie(basis, offset, ties)
     for k in free:
         _centre(law, int(k), x, basis, offset)
@@ -120,6 +120,13 @@ def _centre(law: Law, k: int, x: Columns, basis: FloatArray, offset: FloatArray)
         offset[..., k] += middle * offset[..., exponent]
     else:
         offset[..., k] += middle * power
+
+
+def partner(name: str, fixed: Mapping[str, float | str | FloatArray]) -> str:
+    """The free or pinned parameter that a tied one follows, over any others between them."""
+    while name in fixed and not _is_pin(fixed[name]):
+        name = str(fixed[name])
+    return name
 
 
 def _is_pin(value: float | str | FloatArray) -> bool:

@@ -59,6 +59,7 @@ class Dual:
 
 
 def dual(number: Number) -> Dual:
+    """The number, which depends on nothing where it was none of ours."""
     return number if isinstance(number, Dual) else Dual(np.asarray(number, dtype=np.float64))
 
 

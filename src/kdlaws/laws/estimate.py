@@ -92,8 +92,12 @@ class Estimate:
 
     def residual(self) -> FloatArray:
         """log of predicted over measured, ``[runs]``, of the fitted runs in their order."""
-        curve: FloatArray = self.log_curve(self.u[None], self.runs)[0]
-        return curve - self.runs.log_y
+        return self.log_prediction(self.runs) - self.runs.log_y
+
+    def log_prediction(self, runs: Runs) -> FloatArray:
+        """log L ``[runs]`` at the optimum."""
+        curve: FloatArray = self.log_curve(self.u[None], runs)[0]
+        return curve
 
     def log_curve(self, u: FloatArray, runs: Runs) -> FloatArray:
         """log L ``[fits, runs]`` of parameters ``[fits, unknowns]``."""
@@ -137,11 +141,11 @@ def _stages(
         return [(every, {})]
     first, second = law.stages
     taught = np.isfinite(runs.x[L_T])
-    later = dict.fromkeys(second, 1.0)
+    later: dict[str, float | str] = dict.fromkeys(second, 1.0)
     plan: list[tuple[NDArray[np.bool_], dict[str, float | str]]] = []
     if set(first) - set(fixed):
         _check_stage(law, ~taught, "without a teacher", len(set(first) - set(fixed)))
-        plan.append((~taught, {**later}))
+        plan.append((~taught, later))
     _check_stage(law, taught, f"with {L_T}", len(set(second) - set(fixed)))
     plan.append((taught, {}))
     return plan

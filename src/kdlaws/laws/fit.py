@@ -10,12 +10,12 @@ from kdlaws.errors import InputError, TableError
 from kdlaws.laws.backtest import HELD_OUT_SHARE, back_test
 from kdlaws.laws.catalogue import find
 from kdlaws.laws.columns import N_COLUMNS, Runs, read_runs
-from kdlaws.laws.coordinates import FREE
+from kdlaws.laws.coordinates import FREE, partner
 from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Estimate, Fixed, Loss, estimate, robust_deviation
 from kdlaws.laws.gaps import undetermined_by_design
 from kdlaws.laws.intervals import cluster_notices, identification_notices, parameters
-from kdlaws.laws.law import METHOD, MIDDLE, TEACHER_N, C, Law, N
+from kdlaws.laws.law import METHOD, MIDDLE, SCRATCH, C, Law, column_of
 from kdlaws.laws.nested import pin_notices
 from kdlaws.laws.outlook import measured_drift, new_run
 from kdlaws.laws.repeats import huber_delta
@@ -75,7 +75,7 @@ def fit(
     found = (
         *flops_notices(C in columns, form, n_column),
         *_convergence_notices(fitted),
-        *cluster_notices(int(runs.cluster.max()) + 1, trunk is not None),
+        *cluster_notices(runs.n_clusters, trunk is not None),
         *identification_notices(fitted, estimates, gaps, level, n_column, uncertainty),
         *(pin_notices(fitted, loss, level) if uncertainty else ()),
         *_outlier_notices(fitted),
@@ -112,8 +112,9 @@ def of_methods(law: Law, columns: Mapping[str, ArrayLike]) -> Law:
 
 
 def methods_of(columns: Mapping[str, ArrayLike]) -> tuple[str, ...]:
+    """The methods among the runs, in order of the alphabet; scratch where none is said."""
     if METHOD not in columns:
-        return ("scratch",)
+        return (SCRATCH,)
     return tuple(map(str, np.unique(np.asarray(columns[METHOD], dtype=str))))
 
 
@@ -133,6 +134,7 @@ def _checked(law: Law, fixed: Mapping[str, float | str]) -> dict[str, float | st
     pins = {name: value for name, value in merged.items() if value != FREE}
     for name in fixed:
         _check_circle(pins, name)
+    _check_stages(law, pins)
     return pins
 
 
@@ -162,12 +164,27 @@ def _check_circle(pins: Mapping[str, float | str], name: str) -> None:
             raise InputError(f"{circle} ties in a circle", where="fixed", remedy=_PIN)
 
 
+def _check_stages(law: Law, pins: Mapping[str, float | str]) -> None:
+    """InputError for a tie to a parameter that is fitted only after this one is."""
+    if not law.stages:
+        return
+    first, second = law.stages
+    for name in first:
+        followed = partner(name, pins)
+        if followed in second and followed not in pins:
+            raise InputError(
+                f"{name}={followed}: {followed} is fitted later, when {name} is known",
+                where="fixed",
+                remedy=f"tie it the other way round: {followed}={name}",
+            )
+
+
 _PIN = "pin a parameter to a number, or tie it to a free one of its kind"
 
 
 def _uncertainty(fitted: Estimate, bootstrap: int, rng: np.random.Generator) -> Uncertainty | None:
     runs = fitted.runs
-    if not bootstrap or int(runs.cluster.max()) + 1 < FEWEST_CLUSTERS or not fitted.n_free:
+    if not bootstrap or runs.n_clusters < FEWEST_CLUSTERS or not fitted.n_free:
         return None
     if len(fitted.stages) == 1 and fitted.stages[0].variances is not None:
         return linear(fitted.stages[0])
@@ -179,7 +196,7 @@ def _intervals(uncertainty: Uncertainty | None, runs: Runs, bootstrap: int) -> s
     if uncertainty is None:
         return "none"
     if not isinstance(uncertainty, Resampled):
-        return f"profiles with trunk effects of {int(runs.cluster.max()) + 1} trunks"
+        return f"profiles with trunk effects of {runs.n_clusters} trunks"
     what = "trunks" if runs.share_trunks else "runs"
     return f"{bootstrap} refits to resampled {what}"
 
@@ -193,9 +210,8 @@ def _objective_name(fitted: Estimate) -> str:
 
 def _short(delta: float) -> str:
     """1e-3 as people write it."""
-    text = f"{delta:.0e}" if f"{delta:.0e}" == f"{delta:.2e}".replace(".00", "") else f"{delta:.2e}"
-    mantissa, _, power = text.partition("e")
-    return f"{mantissa}e{int(power)}"
+    mantissa, _, power = f"{delta:.2e}".partition("e")
+    return f"{mantissa.removesuffix('.00')}e{int(power)}"
 
 
 def check_arguments(**given: Any) -> None:
@@ -233,10 +249,9 @@ def _domain(
     columns: Mapping[str, ArrayLike], runs: Runs, law: Law, n_column: str
 ) -> dict[str, tuple[float, float]]:
     """The range of each column that the law reads, and of FLOPs."""
-    names = {N: n_column, TEACHER_N: f"teacher_{n_column}"}
     ranges = {}
     for role in (name for name in (*law.reads, *law.optional, C) if name != METHOD):
-        name = names.get(role, role)
+        name = column_of(role, n_column)
         values = np.asarray(columns.get(name, np.exp(runs.x[role])), dtype=np.float64)
         if np.isfinite(values).any():
             ranges[name] = _range(values[np.isfinite(values)])
@@ -286,5 +301,8 @@ def _outlier_notices(fitted: Estimate) -> list[Notice]:
 def _holdout_notices(holdout: Holdout | None, n_runs: int) -> list[Notice]:
     if holdout is not None:
         return []
-    message = f"{n_runs} runs are too few for a back-test on those of largest compute"
+    message = (
+        f"the cheaper of {n_runs} runs are too few, or none of a method, for a back-test on those "
+        "of largest compute"
+    )
     return [Notice("no_holdout", message, "give more runs to learn how well the law extrapolates")]

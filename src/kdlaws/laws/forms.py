@@ -24,6 +24,7 @@ from kdlaws.laws.law import (
     METHOD,
     N_MID,
     RATIO,
+    SCRATCH,
     C,
     Columns,
     D,
@@ -32,8 +33,6 @@ from kdlaws.laws.law import (
     Parameters,
     U,
 )
-
-SCRATCH = "scratch"
 
 # --- in compute, in N, in D ---------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kdlaws.laws.columns import Runs
 from kdlaws.laws.estimate import Estimate
-from kdlaws.laws.law import L_T, METHOD, RATIO, TEACHER_N, C, D, Law, N, U
+from kdlaws.laws.law import L_T, METHOD, RATIO, TEACHER_N, C, D, Law, N, U, column_of
 
 FEWEST_DISTINCT = 3  # values of a column that determine a scale, an exponent and the floor
 FEWEST_EPOCHS = 4  # passes over the data that determine how repeats decay
@@ -45,14 +45,17 @@ def n_distinct(values: NDArray[Any]) -> int:
 
 
 def _few_values(law: Law, runs: Runs, fitted: Estimate, n_column: str) -> Gaps:
-    """An exponent and its scale need three values of the column; and so does the floor."""
+    """An exponent and its scale need three values of the column; and so does the floor.
+
+    A law of one's own does not say which column determines what, so its profiles must show it.
+    """
     gaps: Gaps = {}
     for role in dict.fromkeys((*law.reads, *law.optional)):
-        if role in (METHOD, TEACHER_N, L_T, U):
+        if role in (METHOD, TEACHER_N, L_T, U) or not _determined_by(law, [role]):
             continue
         count = n_distinct(runs.x[role])
         if count < FEWEST_DISTINCT:
-            reason = f"only {count} distinct {_column(role, n_column)} among the runs"
+            reason = f"only {count} distinct {column_of(role, n_column)} among the runs"
             gap = Gap(reason, remedy(law, role, n_column))
             gaps |= dict.fromkeys(_determined_by(law, (role, None)), gap)
     return gaps
@@ -148,14 +151,14 @@ def _quality(fitted: Estimate) -> NDArray[Any]:
     runs = fitted.runs
     taught = np.isfinite(runs.x[L_T])
     alone = {**runs.x, L_T: np.full(len(runs), np.nan)}
-    supervised = fitted.log_curve(fitted.u[None], Runs(alone, runs.cross_entropy, runs.cluster))[0]
+    supervised = fitted.log_prediction(Runs(alone, runs.cross_entropy, runs.cluster))
     quality: NDArray[Any] = (runs.x[L_T] - supervised)[taught]
     return quality
 
 
 def remedy(law: Law, role: str | None, n_column: str) -> str:
     """The runs that narrow a parameter which is determined by this column."""
-    names = {name: _column(name, n_column) for name in law.reads}
+    names = {name: column_of(name, n_column) for name in law.reads}
     if role is None:
         return f"add runs nearer to the floor, at larger {' and '.join(names.values())}"
     if role in (L_T, TEACHER_N, RATIO):
@@ -163,9 +166,5 @@ def remedy(law: Law, role: str | None, n_column: str) -> str:
         return f"add runs of the same students with more teachers, far apart in {what}"
     others = " and ".join(name for other, name in names.items() if other != role)
     fixed = f", at the same {others}" if others else ""
-    column = _column(role, n_column)
+    column = column_of(role, n_column)
     return f"add runs with {FEWEST_DISTINCT} or more values of {column}, far apart{fixed}"
-
-
-def _column(role: str, n_column: str) -> str:
-    return n_column if role == N else role

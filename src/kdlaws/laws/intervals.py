@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from kdlaws.laws.coordinates import partner
 from kdlaws.laws.estimate import Estimate, Stage, plain_value
 from kdlaws.laws.gaps import Gap, remedy
 from kdlaws.laws.law import Law
@@ -102,10 +103,10 @@ def _parameter(law: Law, k: int, value: float, ends: Range) -> Parameter:
 
 def _fixed(fitted: Estimate, k: int, name: str, found: Mapping[str, Parameter]) -> Parameter:
     """A tied parameter is as sure as its partner; of a pinned one the runs say nothing."""
-    partner = found.get(str(fitted.fixed.get(name)))
+    followed = found.get(partner(name, fitted.fixed))
     value = float(plain_value(fitted.law, k, fitted.u[k]))
-    if partner is not None:
-        return Parameter(value, partner.lo, partner.hi, partner.identified)
+    if followed is not None:
+        return Parameter(value, followed.lo, followed.hi, followed.identified)
     return Parameter(value, None, None, False)
 
 
@@ -129,10 +130,10 @@ def identification_notices(
             continue
         if uncertainty is None and not by_design:
             continue
-        gap = gaps.get(unknown.name) or Gap(
-            f"its {level:.0%} interval is {interval_text(found.lo, found.hi)}",
-            remedy(fitted.law, unknown.column, n_column),
-        )
+        reason = f"its {level:.0%} interval is {interval_text(found.lo, found.hi)}"
+        if unknown.needs and not estimates[unknown.needs].identified:
+            reason = f"it means nothing without {unknown.needs}, which is not identified"
+        gap = gaps.get(unknown.name) or Gap(reason, remedy(fitted.law, unknown.column, n_column))
         message = f"{unknown.name} = {found.value:.4g} is not identified: {gap.reason}"
         notices.append(Notice("not_identified", message, gap.remedy))
     return notices

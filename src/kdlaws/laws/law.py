@@ -21,6 +21,7 @@ U = "n_unique_tokens"
 C = "flops"
 L_T = "teacher_cross_entropy"
 METHOD = "method"
+SCRATCH = "scratch"  # the method of a run without a teacher
 D_MID, N_MID = "D_mid", "N_mid"  # about which the alpha of the spec's law may turn with D
 RATIO = "ratio"  # of teacher N to N; derived
 
@@ -32,6 +33,11 @@ PLACE = (1e-6, 1e6)
 EXPONENT = (0.01, 3.0)
 
 MIDDLE = "middle"  # of a place on an axis: pinned at the middle of the runs
+
+
+def column_of(role: str, n_column: str) -> str:
+    """The table's column for a law's ``role``, where N is ``n_column``."""
+    return {N: n_column, TEACHER_N: f"teacher_{n_column}"}.get(role, role)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Unknown:
 
 
 def floor(name: str) -> Unknown:
+    """What remains, in nats per token, when nothing else limits."""
     return Unknown(name, "scale", TERM, per_loss=True)
 
 
@@ -79,16 +86,19 @@ def place(name: str, column: str, bounds: tuple[float, float] = PLACE) -> Unknow
 def scale(
     name: str, bounds: tuple[float, float], column: str | None, needs: str | None = None
 ) -> Unknown:
+    """A positive parameter that is neither a term nor a place."""
     return Unknown(name, "scale", bounds, column, needs=needs)
 
 
 def exponent(name: str, column: str | None) -> Unknown:
+    """A power of ``column``; None for a power of the sum of terms."""
     return Unknown(name, "exponent", EXPONENT, column)
 
 
 def real(
     name: str, bounds: tuple[float, float], column: str | None, needs: str | None = None
 ) -> Unknown:
+    """A number of either sign."""
     return Unknown(name, "real", bounds, column, needs=needs)
 
 
@@ -127,4 +137,4 @@ class Law:
 
     def columns(self, n_column: str) -> tuple[str, ...]:
         """The table columns that every run must have when N is ``n_column``."""
-        return tuple(n_column if name == N else name for name in self.reads)
+        return tuple(column_of(name, n_column) for name in self.reads)

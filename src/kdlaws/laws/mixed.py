@@ -3,8 +3,8 @@
 y is log cross-entropy; u and e are normal, of variances ``trunk`` and ``run``. Given their ratio,
 ``Whitening`` makes the residuals independent, and the law is fitted by least squares; given the
 fit, its linearisation gives the restricted likelihood of the ratio (Patterson and Thompson 1971).
-The two alternate. Degrees of freedom are Satterthwaite's, from the information of the restricted
-likelihood about both variances, so few trunks give wide intervals.
+The two alternate. ``Precision`` holds what Satterthwaite's degrees of freedom take from it: the
+information of the restricted likelihood about both variances, so few trunks give wide intervals.
 """
 
 from dataclasses import dataclass
@@ -84,21 +84,6 @@ class Precision:
     by_run: FloatArray  # derivative of the covariance by var(e)
     by_trunk: FloatArray  # by var(u)
     of_variances: FloatArray  # covariance [2, 2] of (var(e), var(u))
-
-    def degrees(self, direction: FloatArray) -> FloatArray:
-        """Degrees of freedom of the variance of ``direction [..., parameters]``'s combination."""
-        value = _quadratic(self.covariance, direction)
-        gradient = np.stack(
-            [_quadratic(self.by_run, direction), _quadratic(self.by_trunk, direction)], axis=-1
-        )
-        spread = _quadratic(self.of_variances, gradient)
-        degrees: FloatArray = 2 * value**2 / spread
-        return degrees
-
-
-def _quadratic(matrix: FloatArray, vector: FloatArray) -> FloatArray:
-    form: FloatArray = np.einsum("...i,ij,...j->...", vector, matrix, vector)
-    return form
 
 
 def precision(v: Variances, jacobian: FloatArray, cluster: NDArray[np.int64]) -> Precision:

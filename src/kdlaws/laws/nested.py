@@ -26,12 +26,9 @@ def pin_notices(fitted: Estimate, loss: Loss, level: float) -> Iterator[Notice]:
 def _tried(fitted: Estimate, name: str, values: tuple[float, ...], loss: Loss) -> Notice:
     """How far the teacher's parameters move with the pin."""
     law = fitted.law
-    others = [
-        estimate(law, fitted.runs, {**fitted.fixed, name: value}, loss, begin=fitted.u).u
-        for value in values
-    ]
+    others = [_refitted(fitted, {**fitted.fixed, name: value}, loss).u for value in values]
     moved = ", ".join(
-        f"{law.parameters[k]} is {_range(plain_value(law, k, np.array([u[k] for u in others])))}"
+        f"{law.parameters[k]} is {_moved(plain_value(law, k, np.array([u[k] for u in others])))}"
         for k, unknown in enumerate(law.unknowns)
         if unknown.column in (TEACHER_N, RATIO) and unknown.name not in fitted.fixed
     )
@@ -44,7 +41,8 @@ def _refitted(fitted: Estimate, fixed: Fixed, loss: Loss) -> Estimate:
     return estimate(fitted.law, fitted.runs, fixed, loss, begin=fitted.u)
 
 
-def _range(values: FloatArray) -> str:
+def _moved(values: FloatArray) -> str:
+    """From its value at the first pin tried to that at the last."""
     return f"{values[0]:.4g} and {values[-1]:.4g}"
 
 

@@ -16,7 +16,7 @@ from kdlaws.laws.estimate import Estimate, Loss, estimate
 from kdlaws.laws.law import C, D, N
 from kdlaws.laws.newrun import NewRun
 from kdlaws.laws.resample import refit
-from kdlaws.laws.uncertainty import Interval, Linear, Resampled, Uncertainty, linear
+from kdlaws.laws.uncertainty import Interval, Resampled, Uncertainty, linear
 
 CONSTANT = 0.02  # spread of the logarithm of FLOPs / 6ND below which they are proportional
 ORIGINS = (0.5, 0.65, 0.8)  # shares of the runs, in order of compute, that a rolling test fits
@@ -24,6 +24,8 @@ ORIGINS = (0.5, 0.65, 0.8)  # shares of the runs, in order of compute, that a ro
 
 @dataclass(frozen=True)
 class Outlook:
+    """A fit, how sure its curve is, and what a new run adds."""
+
     fitted: Estimate
     uncertainty: Uncertainty
     new_run: NewRun
@@ -35,6 +37,7 @@ class Outlook:
 
 
 def outlook(fitted: Estimate, uncertainty: Uncertainty, loss: Loss) -> Outlook:
+    """With the drift that rolling back-tests inside the fit's own runs show."""
     return Outlook(fitted, uncertainty, new_run(fitted, measured_drift(fitted, loss)))
 
 
@@ -87,7 +90,7 @@ def measured_drift(whole: Estimate, loss: Loss) -> float | None:
             fitted = estimate(law, train, whole.fixed, loss, begin=whole.u)
         except TableError:  # too few runs of one stage before this origin
             continue
-        error = fitted.log_curve(fitted.u[None], test)[0] - test.log_y
+        error = fitted.log_prediction(test) - test.log_y
         excess.append(error**2 - _variance(fitted, test))
         decades.append((test.x[C] - train.x[C].max()) / np.log(10))
     d2 = np.concatenate(decades) ** 2
@@ -100,5 +103,5 @@ def measured_drift(whole: Estimate, loss: Loss) -> float | None:
 
 def _variance(fitted: Estimate, test: Runs) -> FloatArray:
     """Of a new run, as the fit itself knows it; of two stages, the last one's."""
-    known: Linear = linear(fitted.stages[-1])
+    known = linear(fitted.stages[-1])
     return known.curve_variance(fitted.law, fitted.u, test.x) + run_variance(fitted)

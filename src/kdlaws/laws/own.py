@@ -12,6 +12,7 @@ any size; any other is a real number, such as an exponent. A default is where it
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,15 @@ from kdlaws.laws.dual import Dual, FloatArray
 from kdlaws.laws.law import Columns, Form, Law, Parameters, Starts, Unknown
 
 STEP = 1e-5  # of a central difference; its error is of order STEP^2
-SCALE = (1e-12, 1e15)
-REAL = (-10.0, 10.0)
+SCALE = (1e-12, 1e15)  # bounds, as wide as a law of unknown units may need ...
+REAL = (-10.0, 10.0)  # ... and as an exponent may
 SCREENED, KEPT = 4000, 40  # points at which the law is evaluated, and those that a fit starts from
 
 
 def law_of(function: Callable[..., Any], name: str = "") -> Law:
     """The function as a law; InputError where its signature is none of a law's."""
     name = name or function.__name__
-    signature = inspect.signature(function).parameters.values()
-    reads = [each.name for each in signature if each.kind is each.POSITIONAL_OR_KEYWORD]
-    unknowns = [each for each in signature if each.kind is each.KEYWORD_ONLY]
-    if not reads or not unknowns or len(reads) + len(unknowns) != len(list(signature)):
-        raise InputError(
-            "a law takes columns, then keyword-only parameters",
-            where=f"law {name}",
-            remedy="write def law(N, n_tokens, *, E, A, alpha): return ...",
-        )
-    for each in unknowns:
-        _check_default(each, name)
+    reads, unknowns = _signature(function, name)
     first_line = (inspect.getdoc(function) or name).splitlines()[0]
     form = _form(function, reads, name)
     return Law(
@@ -79,12 +70,29 @@ def load_law(reference: str) -> Law:
     return law_of(function, reference)
 
 
+def _signature(function: Callable[..., Any], law: str) -> tuple[list[str], list[inspect.Parameter]]:
+    """The columns and the parameters that a law's function takes, or InputError."""
+    signature = list(inspect.signature(function).parameters.values())
+    reads = [each.name for each in signature if each.kind is each.POSITIONAL_OR_KEYWORD]
+    unknowns = [each for each in signature if each.kind is each.KEYWORD_ONLY]
+    if not reads or not unknowns or len(reads) + len(unknowns) != len(signature):
+        raise InputError(
+            "a law takes columns, then keyword-only parameters",
+            where=f"law {law}",
+            remedy="write def law(N, n_tokens, *, E, A, alpha): return ...",
+        )
+    for each in unknowns:
+        _check_default(each, law)
+    return reads, unknowns
+
+
 def _check_default(parameter: inspect.Parameter, law: str) -> None:
     """InputError for a default that is no number, or that cannot be a scale's."""
     name, default = parameter.name, parameter.default
     if default is parameter.empty:
         return
-    if not isinstance(default, (int, float)) or (name[0].isupper() and not default > 0):
+    is_number = isinstance(default, (int, float)) and isfinite(default)
+    if not is_number or (name[0].isupper() and not default > 0):
         raise InputError(
             f"the search for {name} cannot begin at {name}={default!r}",
             where=f"law {law}",

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from kdlaws.errors import InputError
 from kdlaws.laws import artefact
-from kdlaws.laws.columns import SCRATCH
-from kdlaws.laws.law import METHOD
+from kdlaws.laws.columns import N_COLUMNS
+from kdlaws.laws.law import METHOD, SCRATCH
 from kdlaws.laws.mixture import Mixture
 from kdlaws.laws.published import NAMES, published
 from kdlaws.laws.result import Fit, Notice
@@ -138,8 +138,7 @@ def _known(end: Any) -> float | None:
 
 
 def _check_convention(fit: Fit | Mixture, columns: Mapping[str, ArrayLike]) -> None:
-    other = {"n_params": "n_params_non_embedding", "n_params_non_embedding": "n_params"}
-    wrong = other[fit.n_column]
+    [wrong] = set(N_COLUMNS) - {fit.n_column}
     if wrong in columns and fit.n_column not in columns:
         raise InputError(
             f"the fit reads {fit.n_column}, and {wrong} is another count",
@@ -177,12 +176,12 @@ def _supervised(
     alone = {name: value for name, value in columns.items() if not name.startswith("teacher")}
     if scratch is not None:
         _check_convention(scratch, columns)
-        return _scalar(scratch.predict({**alone, "method": "scratch"}))
+        return _scalar(scratch.predict({**alone, METHOD: SCRATCH}))
     if isinstance(fit, Fit) and len(alone) < len(columns):
         if fit.form.stages:
             return _scalar(fit.predict(alone))
-        if "scratch" in fit.methods:
-            return _scalar(fit.predict({**alone, "method": "scratch"}))
+        if SCRATCH in fit.methods:
+            return _scalar(fit.predict({**alone, METHOD: SCRATCH}))
     return None
 
 

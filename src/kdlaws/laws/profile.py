@@ -12,7 +12,7 @@ from kdlaws.laws.coordinates import Coordinates, coordinates
 from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Stage
 from kdlaws.laws.solve import Problem, Solution, minimise
-from kdlaws.laws.uncertainty import Linear, influence, scale_of, student
+from kdlaws.laws.uncertainty import Linear, spread, student
 
 # Steps tried in turn, in half-widths of the linear interval, until the fit is too bad; the later
 # ones are for flat directions.
@@ -33,8 +33,8 @@ class Range:
 def profile(stage: Stage, k: int, uncertainty: Linear, level: float) -> Range:
     """The interval of the law's parameter ``k``, free in ``stage``, others fitted anew."""
     direction = np.eye(len(uncertainty.covariance))[k]
-    half = float(student(uncertainty.degrees(direction), level) * uncertainty.deviation(direction))
     quantile = float(student(uncertainty.degrees(direction), level))
+    half = quantile * float(uncertainty.deviation(direction))
     return _Profile(stage, k, uncertainty.covariance[k], half, quantile).range()
 
 
@@ -43,8 +43,8 @@ class _Profile:
     stage: Stage
     k: int
     covariance: FloatArray  # [unknowns], of parameter k with each
-    half: float
-    quantile: float
+    half: float  # width of the linear interval, halved
+    quantile: float  # Student's, two-sided
 
     def range(self) -> Range:
         u = float(self._optimum[self.k])
@@ -94,13 +94,10 @@ class _Profile:
 
     @property
     def _allowed(self) -> float:
+        """Rise of the objective at the interval's ends."""
         stage = self.stage
         residual, jacobian = stage.linearise()
-        white = stage.problem.whiten
-        pull, inside = influence(
-            residual if white is None else white(residual), stage.problem.delta
-        )
-        scale = scale_of(pull, inside, len(residual), len(jacobian))
+        scale, _ = spread(stage, residual, len(jacobian))
         if stage.variances is not None:
             scale = max(scale, stage.variances.run)
         return 0.5 * self.quantile**2 * scale

@@ -18,7 +18,7 @@ def refit(fitted: Estimate, n_resamples: int, rng: np.random.Generator) -> Float
     A refit begins at the optimum, so along a flat direction it stays near: profiles are for that.
     """
     cluster = fitted.runs.cluster
-    n_clusters = int(cluster.max()) + 1
+    n_clusters = fitted.runs.n_clusters
     if n_clusters < FEWEST_CLUSTERS or not n_resamples:
         return np.empty((0, len(fitted.u)))
     counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_resamples)

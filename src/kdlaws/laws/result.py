@@ -14,7 +14,7 @@ from kdlaws.laws.catalogue import find
 from kdlaws.laws.columns import N_COLUMNS, log_columns, read_column
 from kdlaws.laws.coordinates import log_curve
 from kdlaws.laws.dual import FloatArray
-from kdlaws.laws.law import L_T, METHOD, C, D, Law
+from kdlaws.laws.law import L_T, METHOD, MIDDLE, C, D, Law
 from kdlaws.laws.newrun import NewRun
 from kdlaws.laws.uncertainty import Interval, Linear, Resampled, Uncertainty
 
@@ -329,9 +329,14 @@ def interval_text(lo: float | None, hi: float | None) -> str:
     return f"{lo:.4g} or more" if hi is None else f"{lo:.4g} to {hi:.4g}"
 
 
+def percent_text(value: float | None) -> str:
+    """A percentage for people."""
+    return "-" if value is None else f"{value:.2f}%"
+
+
 def _parameter(parameter: Parameter, fixed: float | str | None) -> str:
     value, interval = f"{parameter.value:<10.4g}", interval_text(parameter.lo, parameter.hi)
-    if isinstance(fixed, str) and fixed in ("middle",):
+    if fixed == MIDDLE:
         return f"{value} the middle of the runs"
     if fixed is not None:
         return f"{value} = {fixed}" if isinstance(fixed, str) else f"{value} pinned"
@@ -341,6 +346,7 @@ def _parameter(parameter: Parameter, fixed: float | str | None) -> str:
 def holdout_text(holdout: Holdout) -> str:
     covered = "unknown" if holdout.coverage_90 is None else f"{holdout.coverage_90:.0%}"
     return (
-        f"held out the {holdout.n_test} runs of largest compute: error {holdout.mape:.2f}%, "
-        f"power law in compute {holdout.baseline_mape:.2f}%, 90% interval covers {covered}"
+        f"held out the {holdout.n_test} runs of largest compute: error "
+        f"{percent_text(holdout.mape)}, power law in compute "
+        f"{percent_text(holdout.baseline_mape)}, 90% interval covers {covered}"
     )

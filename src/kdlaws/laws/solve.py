@@ -26,6 +26,8 @@ GRADIENT_TOLERANCE = 1e-6
 MAX_STEPS = 300
 STALLED = 1e-9  # relative gain of the objective that is none ...
 PATIENCE = 40  # ... in so many steps on end: a valley so flat that no gradient will vanish
+LESS, MORE = 1 / 2, 3.0  # factors of the damping after a success, and after a failure
+LOST = 1e10  # damping at which no step is left to try
 RIDGE = 1e-6  # relative; keeps flat directions solvable without hiding them
 SHORTENING = 0.01  # of steps along flat directions, as Marquardt's, while a fit is damped
 TINY = 1e-100  # keeps a curvature of nothing at all invertible
@@ -97,6 +99,7 @@ def minimise(
 
 
 def huber(residual: FloatArray, delta: float) -> FloatArray:
+    """r^2/2 up to delta, delta*(|r| - delta/2) beyond; r^2/2 everywhere for an infinite delta."""
     inside = np.minimum(np.abs(residual), delta)
     return inside * (np.abs(residual) - inside / 2)
 
@@ -160,16 +163,13 @@ def _advance(
     free = gradient != 0
     inverse = _inverse_hessian(jacobian, curvature, free, damping)
     step = -_times(inverse, gradient)
-    # What meets a wall stops there, and the others move as that lets them: merely clipped, a step
-    # need not descend, and fits would end just in front of the wall.
     inside = np.clip(point.v + step, problem.coordinates.lower, problem.coordinates.upper)
     stopped = inside != point.v + step
     if stopped.any():
         free &= ~stopped
         inverse = _inverse_hessian(jacobian, curvature, free, damping)
         to_wall = np.where(stopped, inside - point.v, 0.0)
-        bent = _times(jacobian, curvature * _times(jacobian.swapaxes(-1, -2), to_wall))
-        step = to_wall - _times(inverse, free * (gradient + bent))
+        step = _along_the_wall(to_wall, jacobian, curvature, gradient, inverse, free)
     trial = _evaluate(problem, weights, point.v + step)
     linear = _times(jacobian.swapaxes(-1, -2), trial.v - point.v)
     missed = curvature * (trial.residual - point.residual - linear)
@@ -177,6 +177,23 @@ def _advance(
     corrected = _evaluate(problem, weights, trial.v - correction)
     trial.replace(corrected.objective < trial.objective, corrected)
     return trial
+
+
+def _along_the_wall(
+    to_wall: FloatArray,
+    jacobian: FloatArray,
+    curvature: FloatArray,
+    gradient: FloatArray,
+    inverse: FloatArray,
+    free: NDArray[np.bool_],
+) -> FloatArray:
+    """The step when what meets a wall stops there, and the ``free`` others move as that lets them.
+
+    Merely clipped, a step need not descend, and fits would end just in front of the wall.
+    """
+    bent = _times(jacobian, curvature * _times(jacobian.swapaxes(-1, -2), to_wall))
+    step: FloatArray = to_wall - _times(inverse, free * (gradient + bent))
+    return step
 
 
 def _inverse_hessian(
@@ -213,7 +230,7 @@ def _minimise_block(
         result.v[unfinished] = point.v
         result.objective[unfinished] = point.objective
         result.gradient[unfinished] = relative
-        going = (relative > tolerance) & (damping < 1e10) & (stalled < PATIENCE)
+        going = (relative > tolerance) & (damping < LOST) & (stalled < PATIENCE)
         if not going.any():
             break
         if not going.all():
@@ -225,5 +242,5 @@ def _minimise_block(
         gained = point.objective - trial.objective > STALLED * point.objective
         stalled = np.where(gained, 0, stalled + 1)
         point.replace(better, trial)
-        damping = np.where(better, damping / 2, damping * 3)
+        damping = damping * np.where(better, LESS, MORE)
     return result

@@ -18,10 +18,11 @@ from kdlaws.laws.coordinates import log_curve, plain_coordinates
 from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Stage
 from kdlaws.laws.law import Law
-from kdlaws.laws.mixed import inverse, precision
+from kdlaws.laws.mixed import Precision, inverse, precision
 
 Interval = tuple[FloatArray, FloatArray]
 
+LEAST = 1e-300  # keeps a variance of nothing at all divisible
 HEAVIEST, LIGHTEST = 1.0, 1e4  # degrees of freedom; beyond the second t is normal
 
 
@@ -39,8 +40,10 @@ class Linear:
         return np.sqrt(np.maximum(_quadratic(self.covariance, direction), 0.0))
 
     def degrees(self, direction: FloatArray, *, extra: FloatArray | float = 0.0) -> FloatArray:
-        """Satterthwaite's degrees of freedom of that variance; ``extra`` is the new run's part,
-        which is var(e) + var(u) and whatever is taken as known."""
+        """Satterthwaite's degrees of freedom of that variance.
+
+        ``extra`` is the new run's part: var(e) + var(u), and whatever is taken as known.
+        """
         own = 1.0 if np.any(extra) else 0.0
         gradient = np.stack(
             [_quadratic(self.by_run, direction) + own, _quadratic(self.by_trunk, direction) + own],
@@ -59,6 +62,7 @@ class Linear:
     def interval(
         self, law: Law, u: FloatArray, x: Mapping[str, NDArray[Any]], level: float
     ) -> Interval:
+        """Of log L ``[runs]``."""
         curve, slopes = _slopes(law, u, x)
         half = student(self.degrees(slopes), level) * self.deviation(slopes)
         return curve - half, curve + half
@@ -71,6 +75,7 @@ class Linear:
         level: float,
         extra: FloatArray,
     ) -> Interval:
+        """Of a new run's log cross-entropy, which adds the variance ``extra [runs]``."""
         curve, slopes = _slopes(law, u, x)
         half = student(self.degrees(slopes, extra=extra), level)
         half = half * np.sqrt(self.deviation(slopes) ** 2 + extra)
@@ -86,6 +91,7 @@ class Resampled:
     def interval(
         self, law: Law, u: FloatArray, x: Mapping[str, NDArray[Any]], level: float
     ) -> Interval:
+        """Of log L ``[runs]``: percentiles of the refits' curves, widened to hold the fit's own."""
         tail = (1 - level) / 2
         curve = log_curve(law, u[None], x)[0]
         lo, hi = np.quantile(log_curve(law, self.samples, x), [tail, 1 - tail], axis=0)
@@ -115,35 +121,45 @@ def linear(stage: Stage) -> Linear:
     With no residual beyond delta it is the variance of generalised least squares.
     """
     residual, jacobian = stage.linearise()
-    basis = stage.coordinates.basis
-    n, p = len(residual), len(jacobian)
-    white = stage.problem.whiten
-    pull, inside = influence(residual if white is None else white(residual), stage.problem.delta)
+    scale, inside = spread(stage, residual, len(jacobian))
     if stage.variances is None:
-        run = scale_of(pull, inside, n, p)
-        covariance = run * inverse(jacobian @ jacobian.T) / inside
-        by_run, by_trunk = covariance / max(run, 1e-300), np.zeros_like(covariance)
-        of_variances = np.diag([2 * run**2 / max(n - p, 1), 0.0])
+        known = _of_runs(jacobian, scale, inside)
     else:
-        found = precision(stage.variances, jacobian, stage.runs.cluster)
-        loss = scale_of(pull, inside, n, p) / inside / max(stage.variances.run, 1e-300)
-        loss = max(loss, 1.0)
-        covariance, by_run, by_trunk = (
-            loss * matrix for matrix in (found.covariance, found.by_run, found.by_trunk)
+        known = precision(stage.variances, jacobian, stage.runs.cluster)
+        # Huber's loss adds to the uncertainty of least squares, and takes nothing from it.
+        loss = max(scale / inside / max(stage.variances.run, LEAST), 1.0)
+        known = Precision(
+            loss * known.covariance, loss * known.by_run, loss * known.by_trunk, known.of_variances
         )
-        of_variances = found.of_variances
+    basis = stage.coordinates.basis
     of_u, run_of_u, trunk_of_u = (
-        basis @ matrix @ basis.T for matrix in (covariance, by_run, by_trunk)
+        basis @ matrix @ basis.T for matrix in (known.covariance, known.by_run, known.by_trunk)
     )
-    return Linear(of_u, run_of_u, trunk_of_u, of_variances)
+    return Linear(of_u, run_of_u, trunk_of_u, known.of_variances)
 
 
-def influence(residual: FloatArray, delta: float) -> tuple[FloatArray, float]:
+def _of_runs(jacobian: FloatArray, scale: float, inside: float) -> Precision:
+    """Of independent runs, ``jacobian [parameters, runs]``: one variance, and none of trunks."""
+    p, n = jacobian.shape
+    covariance = scale * inverse(jacobian @ jacobian.T) / inside
+    of_variances = np.diag([2 * scale**2 / max(n - p, 1), 0.0])
+    by_run = covariance / max(scale, LEAST)
+    return Precision(covariance, by_run, np.zeros_like(covariance), of_variances)
+
+
+def spread(stage: Stage, residual: FloatArray, n_free: int) -> tuple[float, float]:
+    """``_scale`` of a stage's whitened residuals, and their share inside delta."""
+    white = stage.problem.whiten
+    pull, inside = _influence(residual if white is None else white(residual), stage.problem.delta)
+    return _scale(pull, inside, len(residual), n_free), inside
+
+
+def _influence(residual: FloatArray, delta: float) -> tuple[FloatArray, float]:
     """Huber's psi of each residual, and the share of residuals inside delta, at least 1 in 20."""
     return np.clip(residual, -delta, delta), max(float(np.mean(np.abs(residual) < delta)), 0.05)
 
 
-def scale_of(pull: FloatArray, inside: float, n: int, p: int) -> float:
+def _scale(pull: FloatArray, inside: float, n: int, p: int) -> float:
     """E psi^2 / E psi', which is the variance where all residuals are inside delta."""
     return float(np.sum(pull**2)) / max(n - p, 1) / inside
 
