@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import norm
 
 import kdlaws
-from kdlaws.errors import InputError, TableError
+from kdlaws.errors import ArtefactError, InputError, TableError
 from kdlaws.laws import Comparison, Fit, Mixture, Notice, combine, compare, fit
 from kdlaws.laws.compare import candidates, weights_of
 
@@ -440,3 +440,13 @@ def test_the_text_tells_the_errors_the_choice_and_the_warnings(result: Compariso
     assert f"{mape(result, 'compute'):.2f}%" in text
     assert "pooled_seeds: two seeds are pooled" in text
     assert all(reason in text for reason in result.chosen.reasons)
+
+
+def test_a_comparison_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    labels = [f"n{n:.0f}" for n in study()[N]]
+    found = compare(study(), group=labels)
+    found.save(tmp_path / "comparison.json")
+    assert Comparison.load(tmp_path / "comparison.json") == found
+    (tmp_path / "other.json").write_text('{"schema": 1, "laws": []}')
+    with pytest.raises(ArtefactError, match="not a comparison"):
+        Comparison.load(tmp_path / "other.json")

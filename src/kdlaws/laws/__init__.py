@@ -7,7 +7,8 @@ looks a law up. Needs numpy alone to predict, and scipy to fit.
 """
 
 from kdlaws.laws.catalogue import LAWS, find
-from kdlaws.laws.compare import Comparison, combine, compare
+from kdlaws.laws.compare import combine, compare
+from kdlaws.laws.comparison import Comparison
 from kdlaws.laws.fit import fit
 from kdlaws.laws.isoflop import IsoFlops, isoflop
 from kdlaws.laws.law import Law

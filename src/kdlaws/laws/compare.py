@@ -7,24 +7,23 @@ bend differently beyond the runs err on different sides of the truth, so their m
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdlaws.errors import InputError, TableError
-from kdlaws.laws import artefact
 from kdlaws.laws.backtest import HELD_OUT_SHARE, LEVEL, coverage, interval, mape, split
 from kdlaws.laws.catalogue import find
 from kdlaws.laws.columns import N_COLUMNS, Runs, read_runs
+from kdlaws.laws.comparison import Chosen, Compared, Comparison, Group
 from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Estimate, Loss, estimate
 from kdlaws.laws.fit import check_arguments, fit, flops_notices, methods_of, of_methods
 from kdlaws.laws.law import L_T, METHOD, SCRATCH, TEACHER_N, C, D, Law, U, column_of
 from kdlaws.laws.mixture import Mixture, mixed_interval
 from kdlaws.laws.repeats import huber_delta
-from kdlaws.laws.result import Fit, Holdout, Notice, holdout_text, percent_text
+from kdlaws.laws.result import Fit, Holdout, Notice
 from kdlaws.laws.uncertainty import Interval
 
 BASELINE = "compute"
@@ -32,84 +31,6 @@ ORIGINS = (0.7, 0.8, 0.9)  # shares of the training part, in order of compute: n
 HOPELESS = 3.0  # times the smallest rolling error; such a law weighs nothing
 EXACT = 1e-9  # percent; a rolling error below it is rounding, and its inverse square no weight
 REPEATS = 1.01  # passes over the data, on the way to which repeats cannot show
-
-
-@dataclass(frozen=True)
-class Group:
-    """Error of a law on one group of runs, fitted to the others."""
-
-    group: str
-    n_test: int
-    mape: float | None
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One law's back-tests; ``rolling`` is the mean error of those inside the training part."""
-
-    law: str
-    n_parameters: int
-    aic: float | None
-    rolling: float | None
-    holdout: Holdout | None
-    groups: tuple[Group, ...]
-    warnings: tuple[Notice, ...]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A law alone, or a combination (``law`` is None); its back-test on runs it never saw."""
-
-    law: str | None
-    weights: Mapping[str, float]
-    holdout: Holdout | None
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What ``compare`` found; ``baseline`` is the power law in compute."""
-
-    laws: tuple[Compared, ...]
-    chosen: Chosen
-    baseline: Compared
-    n_column: str
-    n_runs: int
-    n_dropped: int
-    inputs: Mapping[str, str | None]
-    warnings: tuple[Notice, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON contract."""
-        return artefact.document(asdict(self))
-
-    def __str__(self) -> str:
-        width = max(18, *(len(each.law) + 1 for each in self.laws))
-        lines = [f"{'law':<{width}}{'parameters':>10}{'rolling':>9}{'held out':>10}{'in 90%':>8}"]
-        lines += [_row(each, width) for each in self.laws]
-        chosen = self.chosen
-        name = chosen.law or " + ".join(f"{w:.2f} {law}" for law, w in chosen.weights.items() if w)
-        lines += [f"chosen: {name}", *(f"  {reason}" for reason in chosen.reasons)]
-        if chosen.holdout is not None:
-            lines.append(f"  {holdout_text(chosen.holdout)}")
-        lines.append(f"{self.n_runs} runs ({self.n_dropped} dropped), N = {self.n_column}")
-        for each in self.laws:
-            lines += [f"{each.law} without {g.group}: {percent_text(g.mape)}" for g in each.groups]
-        for notice in (*self.warnings, *(n for each in self.laws for n in each.warnings)):
-            lines.append(f"{notice.code}: {notice.message}\n    {notice.remedy}")
-        return "\n".join(lines)
-
-
-def _row(each: Compared, width: int) -> str:
-    held, covered = None, None
-    if each.holdout is not None:
-        held, covered = each.holdout.mape, each.holdout.coverage_90
-    inside = "-" if covered is None else f"{covered:.0%}"
-    return (
-        f"{each.law:<{width}}{each.n_parameters:>10}{percent_text(each.rolling):>9}"
-        f"{percent_text(held):>10}"
-        f"{inside:>8}"
-    )
 
 
 def compare(

@@ -1,6 +1,6 @@
 """What the runs of a design cannot determine, however many there are, and which runs would."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,18 +132,34 @@ def _few_epochs(law: Law, runs: Runs, fitted: Estimate, n_column: str) -> Gaps:
 
 def _no_run_beyond(law: Law, runs: Runs, fitted: Estimate, n_column: str) -> Gaps:
     """A transition needs runs on both of its sides."""
-    place = {"broken": "d1", "busbridge_limit": "u0"}.get(law.name)
-    if place is None:
+    u = dict(zip(law.parameters, fitted.u, strict=True))
+    if law.name == "broken":
+        below, above = _sides(runs.x[C], u["d1"])
+        names, what = ["d1", "f1", "c1"], C
+        if below < FEWEST_BEYOND:  # what is seen is c0 + c1
+            names += ["c0", "A"]
+    elif law.name in ("busbridge", "busbridge_limit"):
+        below, above = _sides(_quality(fitted), _transition(u))
+        names = [name for name in ("c1", "d1", "u0", "f1") if name in u]
+        what = f"{L_T} over the same student's without a teacher"
+    else:
         return {}
-    at = fitted.u[law.parameters.index(place)]
-    axis = runs.x[C] if law.name == "broken" else _quality(fitted)
-    beyond = min(int((axis > at).sum()), int((axis < at).sum()))
-    if beyond >= FEWEST_BEYOND:
+    if min(below, above) >= FEWEST_BEYOND:
         return {}
-    what = "flops" if law.name == "broken" else f"{L_T} over the same student's without a teacher"
     gap = Gap("no point beyond the break", f"add runs on both sides of it, in {what}")
-    names = {"d1", "f1", "c1", "c0", "A"} if law.name == "broken" else {"u0", "f1"}
-    return dict.fromkeys(sorted(names), gap)
+    return dict.fromkeys(names, gap)
+
+
+def _sides(axis: NDArray[Any], at: float) -> tuple[int, int]:
+    """Number of runs below and above."""
+    return int((axis < at).sum()), int((axis > at).sum())
+
+
+def _transition(u: Mapping[str, float]) -> float:
+    """log u0; of busbridge u0 = d1 (c1 f1)^-f1, where its bracket becomes that of the limit."""
+    if "u0" in u:
+        return u["u0"]
+    return float(u["d1"] - np.exp(u["f1"]) * (u["c1"] + u["f1"]))
 
 
 def _quality(fitted: Estimate) -> NDArray[Any]:
