@@ -74,9 +74,25 @@ def check_commands(resolved: Plan) -> None:
     fit = json.loads(kdlaws("fit", table, "--law", "chinchilla", *chosen, "--json"))
     assert fit["n_runs"] == 4 * 3 * 2
     assert abs(fit["parameters"]["alpha"]["value"] - ALPHA) < 0.1
+    check_laws(table, *chosen)
     assert kdlaws("report", "tiny.yaml")
     page = (resolved.study.folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "tiny" in page
+
+
+def check_laws(table: str, *chosen: str) -> None:
+    """A law alone, several compared, and predictions by what was chosen and by a paper."""
+    compared = json.loads(kdlaws("compare", table, *chosen, "--out", "best.json", "--json"))
+    assert compared["chosen"]["holdout"]["mape"] < 2
+    model = ("n_params_non_embedding=500k", "n_tokens=4M", "flops=2e13")
+    assert json.loads(kdlaws("predict", "best.json", *model, "--json"))["cross_entropy"] > 2
+    isoflop = json.loads(kdlaws("isoflop", table, *chosen, "--json"))
+    assert {budget["status"] for budget in isoflop["budgets"]} <= {"ok", "refused"}
+    assert "busbridge2025" in kdlaws("laws")
+    teacher = ("teacher_n_params_non_embedding=1.82B", "teacher_n_tokens=36.4B")
+    student = ("n_params_non_embedding=546M", "n_tokens=10.92B")
+    said = json.loads(kdlaws("predict", "published:busbridge2025", *student, *teacher, "--json"))
+    assert round(said["cross_entropy"], 3) == 2.424
 
 
 def main() -> None:

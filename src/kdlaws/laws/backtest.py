@@ -10,6 +10,7 @@ from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Estimate, Fixed, Loss, estimate
 from kdlaws.laws.law import Law
 from kdlaws.laws.outlook import outlook, quick_uncertainty
+from kdlaws.laws.repeats import huber_delta
 from kdlaws.laws.resample import FEWEST_CLUSTERS
 from kdlaws.laws.result import Holdout
 from kdlaws.laws.uncertainty import Interval
@@ -39,10 +40,10 @@ def back_test(
     if not train.knows_methods_of(test):
         return None
     try:
-        fitted = estimate(law, train, fixed, loss)
+        fitted = estimate(law, train, fixed, loss, huber_delta(train))
     except TableError:  # a stage of the law has too few of the cheaper runs
         return None
-    baseline_fit = estimate(baseline, train, {}, loss)
+    baseline_fit = estimate(baseline, train, {}, loss, huber_delta(train))
     return Holdout(
         mape=mape(fitted.log_prediction(test), test),
         baseline_mape=mape(baseline_fit.log_prediction(test), test),

@@ -8,6 +8,7 @@ from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Estimate, Fixed, Loss, estimate, plain_value
 from kdlaws.laws.law import RATIO, TEACHER_N
 from kdlaws.laws.profile import profile
+from kdlaws.laws.repeats import huber_delta
 from kdlaws.laws.result import Notice, interval_text
 from kdlaws.laws.uncertainty import linear
 
@@ -38,7 +39,7 @@ def _tried(fitted: Estimate, name: str, values: tuple[float, ...], loss: Loss) -
 
 
 def _refitted(fitted: Estimate, fixed: Fixed, loss: Loss) -> Estimate:
-    return estimate(fitted.law, fitted.runs, fixed, loss, begin=fitted.u)
+    return estimate(fitted.law, fitted.runs, fixed, loss, huber_delta(fitted.runs), fitted.u)
 
 
 def _moved(values: FloatArray) -> str:

@@ -15,6 +15,7 @@ from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Estimate, Loss, estimate
 from kdlaws.laws.law import C, D, N
 from kdlaws.laws.newrun import NewRun
+from kdlaws.laws.repeats import huber_delta
 from kdlaws.laws.resample import refit
 from kdlaws.laws.uncertainty import Interval, Resampled, Uncertainty, linear
 
@@ -84,10 +85,11 @@ def measured_drift(whole: Estimate, loss: Loss) -> float | None:
     for share in ORIGINS:
         cut = round(share * len(runs))
         train, test = runs[order[:cut]], runs[order[cut:]]
-        if cut <= len(law.unknowns) + 2 or not len(test):
+        enough = cut > len(law.unknowns) + 2 and len(test) > 0
+        if not enough or not train.knows_methods_of(test):
             continue
         try:
-            fitted = estimate(law, train, whole.fixed, loss, begin=whole.u)
+            fitted = estimate(law, train, whole.fixed, loss, huber_delta(train), whole.u)
         except TableError:  # too few runs of one stage before this origin
             continue
         error = fitted.log_prediction(test) - test.log_y
