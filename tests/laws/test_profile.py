@@ -11,11 +11,13 @@ from scipy.stats import linregress, t
 
 from kdlaws.laws import LAWS, Law
 from kdlaws.laws.columns import Runs
-from kdlaws.laws.dual import Dual, FloatArray
+from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Loss, Stage, estimate
-from kdlaws.laws.law import Columns, D, N, Parameters, exponent, floor, real, term
+from kdlaws.laws.law import Columns, D, N, real
 from kdlaws.laws.profile import Range, profile
 from kdlaws.laws.uncertainty import linear
+
+from .textbook import MEAN, POWER
 
 CHINCHILLA = LAWS["chinchilla"]
 
@@ -37,34 +39,6 @@ def fitted(
 def of(stage: Stage, name: str, level: float = 0.9) -> Range:
     law = stage.coordinates.law
     return profile(stage, law.parameters.index(name), linear(stage), level)
-
-
-def power_form(u: Parameters, x: Columns) -> Dual:
-    return u["A"] - u["alpha"] * x[N]
-
-
-def mean_form(u: Parameters, x: Columns) -> Dual:
-    return u["A"]
-
-
-POWER = Law(
-    name="power",
-    equation="L = A/N^alpha: a straight line in logarithms",
-    source="the textbook",
-    unknowns=(term("A", "alpha", N), exponent("alpha", N)),
-    reads=(N,),
-    form=power_form,
-    starts=lambda x, loss: np.array([[np.log(np.median(loss)), 0.3]]),
-)
-MEAN = Law(
-    name="mean",
-    equation="L = A",
-    source="the textbook",
-    unknowns=(floor("A"),),
-    reads=(N,),
-    form=mean_form,
-    starts=lambda x, loss: np.array([[np.log(np.median(loss))]]),
-)
 
 
 def grid() -> Columns:

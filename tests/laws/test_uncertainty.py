@@ -8,38 +8,12 @@ from scipy.stats import binom, linregress, norm, t
 
 from kdlaws.laws import LAWS, Law
 from kdlaws.laws.columns import Runs
-from kdlaws.laws.dual import Dual, FloatArray
+from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Loss, Stage, estimate
-from kdlaws.laws.law import Columns, D, N, Parameters, exponent, floor, term
+from kdlaws.laws.law import Columns, D, N
 from kdlaws.laws.uncertainty import Linear, Resampled, linear, student
 
-
-def power_form(u: Parameters, x: Columns) -> Dual:
-    return u["A"] - u["alpha"] * x[N]
-
-
-def mean_form(u: Parameters, x: Columns) -> Dual:
-    return u["A"]
-
-
-POWER = Law(
-    name="power",
-    equation="L = A/N^alpha: a straight line in logarithms",
-    source="the textbook",
-    unknowns=(term("A", "alpha", N), exponent("alpha", N)),
-    reads=(N,),
-    form=power_form,
-    starts=lambda x, loss: np.array([[np.log(np.median(loss)), 0.3]]),
-)
-MEAN = Law(
-    name="mean",
-    equation="L = A",
-    source="the textbook",
-    unknowns=(floor("A"),),
-    reads=(N,),
-    form=mean_form,
-    starts=lambda x, loss: np.array([[np.log(np.median(loss))]]),
-)
+from .textbook import MEAN, POWER
 
 
 def fitted(

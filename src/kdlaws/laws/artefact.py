@@ -4,9 +4,10 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -33,6 +34,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if isfinite(value) else None
     return value
+
+
+class Document:
+    """A result, a frozen dataclass whose fields are its JSON contract."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON contract: plain values, None for what is unknown."""
+        return document(asdict(cast(Any, self)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the contract; the file appears whole or not at all."""
+        write(path, self.to_dict())
 
 
 def write(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:

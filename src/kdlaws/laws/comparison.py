@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from kdlaws.laws import artefact
@@ -42,7 +42,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(artefact.Document):
     """What ``compare`` found; ``baseline`` is the power law in compute."""
 
     laws: tuple[Compared, ...]
@@ -53,14 +53,6 @@ class Comparison:
     n_dropped: int
     inputs: Mapping[str, str | None]
     warnings: tuple[Notice, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON contract."""
-        return artefact.document(asdict(self))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the contract; the file appears whole or not at all."""
-        artefact.write(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Comparison":

@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from kdlaws.laws import artefact
 from kdlaws.laws.result import Notice
@@ -63,7 +62,7 @@ _KIND = "set of isoFLOP profiles"
 
 
 @dataclass(frozen=True)
-class IsoFlops:
+class IsoFlops(artefact.Document):
     """The budgets in order of FLOPs, and the exponents; made by ``isoflop``.
 
     ``exponents`` has ``a`` (N_opt ~ C^a) and ``b`` (D_opt ~ C^b), None where too few budgets have
@@ -83,14 +82,6 @@ class IsoFlops:
     n_dropped: int
     inputs: Mapping[str, str | None]
     warnings: tuple[Notice, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON contract: plain values, None for what is unknown."""
-        return artefact.document(asdict(self))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the contract; the file appears whole or not at all."""
-        artefact.write(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "IsoFlops":

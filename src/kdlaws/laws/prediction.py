@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import exp, isfinite
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ NONSENSE = 700.0  # nats per token, whose perplexity is no float64
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(artefact.Document):
     """Cross-entropy in nats per token; ends that are not known are None.
 
     ``lo`` and ``hi`` enclose the curve, ``new_run_lo`` and ``new_run_hi`` a run. ``beyond`` says by
@@ -42,14 +42,6 @@ class Prediction:
     beyond: Mapping[str, float]
     supervised_cross_entropy: float | None
     warnings: tuple[Notice, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON contract."""
-        return artefact.document(asdict(self))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the contract; the file appears whole or not at all."""
-        artefact.write(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Prediction":
