@@ -9,31 +9,16 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import brentq, least_squares
 from scipy.stats import linregress, t
 
-from kdlaws.laws import LAWS, Law
-from kdlaws.laws.columns import Runs
+from kdlaws.laws import LAWS
 from kdlaws.laws.dual import FloatArray
-from kdlaws.laws.estimate import Loss, Stage, estimate
+from kdlaws.laws.estimate import Stage
 from kdlaws.laws.law import Columns, D, N, real
 from kdlaws.laws.profile import Range, profile
 from kdlaws.laws.uncertainty import linear
 
-from .textbook import MEAN, POWER
+from .textbook import MEAN, POWER, fitted
 
 CHINCHILLA = LAWS["chinchilla"]
-
-
-def fitted(
-    law: Law,
-    x: Columns,
-    log_y: FloatArray,
-    loss: Loss = "squares",
-    cluster: NDArray[np.int64] | None = None,
-    delta: float = 1e-3,
-    fixed: dict[str, float | str] | None = None,
-) -> Stage:
-    runs = Runs(x, np.exp(log_y), np.arange(len(log_y)) if cluster is None else cluster)
-    (stage,) = estimate(law, runs, {**law.fixed, **(fixed or {})}, loss, delta).stages
-    return stage
 
 
 def of(stage: Stage, name: str, level: float = 0.9) -> Range:

@@ -2,31 +2,16 @@
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 from scipy.stats import binom, linregress, norm, t
 
-from kdlaws.laws import LAWS, Law
-from kdlaws.laws.columns import Runs
+from kdlaws.laws import LAWS
 from kdlaws.laws.dual import FloatArray
-from kdlaws.laws.estimate import Loss, Stage, estimate
-from kdlaws.laws.law import Columns, D, N
+from kdlaws.laws.estimate import Stage
+from kdlaws.laws.law import D, N
 from kdlaws.laws.uncertainty import Linear, Resampled, linear, student
 
-from .textbook import MEAN, POWER
-
-
-def fitted(
-    law: Law,
-    x: Columns,
-    log_y: FloatArray,
-    loss: Loss = "squares",
-    cluster: NDArray[np.int64] | None = None,
-    delta: float = 1e-3,
-) -> Stage:
-    runs = Runs(x, np.exp(log_y), np.arange(len(log_y)) if cluster is None else cluster)
-    (stage,) = estimate(law, runs, law.fixed, loss, delta).stages
-    return stage
+from .textbook import MEAN, POWER, fitted
 
 
 def u_of(stage: Stage) -> FloatArray:

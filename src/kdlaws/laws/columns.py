@@ -68,7 +68,7 @@ def read_runs(
     roles = (*law.reads, *law.optional, N, D, C)
     names = {column_of(role, n_column) for role in roles}
     parts = {name: columns[name] for name in columns if name in names}
-    _check_lengths(len(cross_entropy), parts if trunk is None else {**parts, "trunk": trunk})
+    check_lengths(len(cross_entropy), parts if trunk is None else {**parts, "trunk": trunk})
     x = log_columns(columns, law, n_column, with_flops=True)
     for role in (N, D):  # how FLOPs were counted, where that can be seen
         if role not in x and _all_positive(columns, column_of(role, n_column)):
@@ -139,11 +139,12 @@ def _known(columns: Mapping[str, ArrayLike], name: str) -> FloatArray:
     return np.where(known, values, np.nan)
 
 
-def _check_lengths(n_runs: int, columns: Mapping[str, ArrayLike]) -> None:
+def check_lengths(n_runs: int, columns: Mapping[str, ArrayLike]) -> None:
+    """TableError for a column that has not one value for each run."""
     for name, values in columns.items():
         if np.shape(values) != (n_runs,):
             raise TableError(
-                f"{np.size(values)} values for {n_runs} values of cross_entropy",
+                f"{np.size(values)} values for {n_runs} runs",
                 where=name,
                 remedy="give one value for each run",
             )

@@ -126,7 +126,8 @@ def estimate(
     """
     stages: list[Stage] = []
     for rows, pins in _stages(law, runs, fixed):
-        before = {} if not stages else _fitted_pins(stages[-1])
+        fitted = free_values(stages[-1].coordinates, stages[-1].v) if stages else {}
+        before = {name: float(value) for name, value in fitted.items()}
         held = {**pins, **before, **fixed}
         stages.append(_fit_stage(law, runs[rows], rows, held, loss, delta, begin))
     return Estimate(law, fixed, runs, tuple(stages))
@@ -160,11 +161,10 @@ def _check_stage(law: Law, rows: NDArray[np.bool_], what: str, n_free: int) -> N
         )
 
 
-def _fitted_pins(stage: Stage) -> dict[str, float]:
-    """The free parameters of a fitted stage, as values."""
-    law = stage.coordinates.law
-    u = stage.coordinates.parameters(stage.v)
-    return {law.unknowns[k].name: float(plain_value(law, k, u[k])) for k in stage.coordinates.free}
+def free_values(at: Coordinates, v: FloatArray) -> dict[str, FloatArray]:
+    """By name, the values ``[...]`` of the free parameters at v ``[..., free]``."""
+    u = at.parameters(v)
+    return {at.law.parameters[k]: plain_value(at.law, k, u[..., k]) for k in at.free}
 
 
 def plain_value(law: Law, k: int, u: FloatArray) -> FloatArray:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdlaws.errors import InputError, TableError
-from kdlaws.laws.columns import read_column
+from kdlaws.laws.columns import check_lengths, read_column
 from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.fit import check_arguments
 from kdlaws.laws.isoflop_result import (
@@ -114,13 +114,8 @@ def _check_exponents(**given: float) -> None:
 
 def _read(columns: Mapping[str, ArrayLike], n_column: str) -> _Runs:
     cross_entropy = read_column(columns, "cross_entropy", n_column)
-    for name in (n_column, "cross_entropy", "flops", "n_tokens"):
-        if name in columns and np.shape(columns[name]) != (cross_entropy.size,):
-            raise TableError(
-                f"{np.size(columns[name])} values for {cross_entropy.size} runs",
-                where=name,
-                remedy="give one value for each run",
-            )
+    names = (n_column, "cross_entropy", "flops", "n_tokens")
+    check_lengths(cross_entropy.size, {name: columns[name] for name in names if name in columns})
     n = read_column(columns, n_column, n_column)
     flops = read_column(columns, "flops", n_column)
     cost = np.full_like(n, 6.0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdlaws.laws.coordinates import coordinates
 from kdlaws.laws.dual import FloatArray
-from kdlaws.laws.estimate import Estimate, Stage, plain_value
+from kdlaws.laws.estimate import Estimate, Stage, free_values
 from kdlaws.laws.solve import Problem, minimise
 
 FEWEST_CLUSTERS = 4  # fewer give at most ten different resamples: no tail to read an end from
@@ -26,12 +26,8 @@ def refit(fitted: Estimate, n_resamples: int, rng: np.random.Generator) -> Float
     pins: dict[str, FloatArray] = {}
     for stage in fitted.stages:
         problem, v = _refit_stage(stage, weights, pins)
-        u = problem.coordinates.parameters(v)
-        pins |= {
-            fitted.law.unknowns[k].name: plain_value(fitted.law, k, u[:, k])
-            for k in stage.coordinates.free
-        }
-    return u
+        pins |= free_values(problem.coordinates, v)
+    return problem.coordinates.parameters(v)
 
 
 def _refit_stage(
