@@ -1,87 +1,65 @@
-"""Sampled teacher outputs against the whole distribution: one size, several seeds.
+"""Stored teacher outputs against the teacher itself beside the student: one size, paired seeds.
 
-    python benchmarks/dense.py [config.yaml] [size] [seeds]
+    python benchmarks/dense.py [config.yaml] [size] [seeds] [key=value ...]
 
-The dense student reads the teacher itself, beside it, at every step; the sampled one reads the
-stored draws of the study. Same initial weights, same batches. Prints the test cross-entropy of
-each, their differences, and the standard error of the mean difference.
+Trains the same token-level students, with the same initial weights and batches, on the online
+teacher's whole distributions and on stored ones; prints the test cross-entropy of each, the mean
+difference, and its 90 % interval by Student's t over seeds.
 """
 
-import statistics
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import pandas as pd
+from scipy import stats
 
-from kdlaws.config import Students, Study, load_study
-from kdlaws.lab import cache, students, trainer
-from kdlaws.lab.measures import EvaluationSet
-from kdlaws.lab.sweep import Tasks, plan_study
-from kdlaws.lab.teachers import load_model, load_teacher
-from kdlaws.lab.tokens import Text
+from kdlaws.config import load_study
 
-
-class _DenseTrunk(trainer._Trunk):
-    """The same loop, its loss KL(p_T || p_S) over the whole vocabulary."""
-
-    def _loss(self, step: int) -> Tensor:
-        windows, n_ctx = self.sampler.indices(step), self.job.first.shape.n_ctx
-        inputs_bt = torch.from_numpy(self.job.stream.windows(windows, n_ctx)[0])
-        with torch.inference_mode():
-            teacher_btv = students.forward(self.teacher, inputs_bt)[1]
-        _, logits_btv = students.forward(self.model, inputs_bt)
-        log_p_teacher_btv = F.log_softmax(teacher_btv, dim=-1).clone()
-        log_p_btv = F.log_softmax(logits_btv, dim=-1)
-        kl_btv = log_p_teacher_btv.exp() * (log_p_teacher_btv - log_p_btv)
-        return kl_btv.sum(dim=-1).mean()
+WAYS = {
+    "online": ["cache.outputs=online"],
+    "sampled, 32 draws": ["cache.draws=32"],
+    "sampled, 64 draws": ["cache.draws=64"],
+    "sampled, 128 draws": ["cache.draws=128"],
+    "top 64": ["cache.outputs=top_k", "cache.k=64"],
+}
 
 
-def one_size(study: Study, size: str, seeds: range) -> Study:
-    teacher = next(iter(study.teachers))
-    block = Students(sizes=size, methods="token", teachers=teacher, seeds=tuple(seeds))
-    folder = Path(f"{study.folder}-dense")
-    return study.model_copy(
-        update={"students": (block,), "epochs": {1.0: (1.0,)}, "folder": folder}
-    )
+def measured(path: str, name: str, overrides: list[str]) -> pd.Series:
+    """Test cross-entropy by seed."""
+    arguments = [path, f"name={name}", *overrides]
+    for command in ("train", "evaluate"):
+        subprocess.run(
+            [sys.executable, "-m", "kdlaws", command, *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    table = pd.read_csv(Path("runs") / name / "table.csv").query("role == 'student'")
+    return table.set_index("seed")["cross_entropy"].sort_index()
 
 
-def cross_entropy(folder: Path, test: EvaluationSet) -> float:
-    model, losses = load_model(folder), []
-    for inputs_bt, targets_bt in test.batches():
-        with torch.inference_mode():
-            _, logits_btv = students.forward(model, inputs_bt)
-            losses.append(F.cross_entropy(logits_btv.flatten(0, 1), targets_bt.flatten()))
-    return float(torch.stack(losses).mean())
+def interval(differences: np.ndarray) -> tuple[float, float, float]:
+    """Mean and its 90 % interval."""
+    n = len(differences)
+    mean, se = float(differences.mean()), float(differences.std(ddof=1)) / n**0.5
+    half = float(stats.t.ppf(0.95, n - 1)) * se
+    return mean, mean - half, mean + half
 
 
-def main(path: str = "config.yaml", size: str = "96/3", n_seeds: str = "3") -> None:
-    torch.set_num_threads(1)
-    study = one_size(load_study(Path(path)), size, range(int(n_seeds)))
-    text = Text(study)
-    planned = plan_study(study, text)
-    tasks = Tasks(planned, text, {run.shape: 1.0 for run in planned.runs})
-    stream = text.stream("test")
-    test = EvaluationSet(
-        stream, stream.n_windows(study.n_ctx, study.corpus.test_tokens), study.n_ctx
-    )
-    differences = []
-    for [branch] in planned.trunks().values():
-        job = tasks.job([branch])
-        assert job.cache is not None
-        cache.build(job.cache, study.folder / "cache", lambda _: None)
-        found = {}
-        for kind, trunk_class in (("sampled", trainer._Trunk), ("dense", _DenseTrunk)):
-            trunk = trunk_class(job, lambda _: None)
-            trunk.teacher = load_teacher(job.cache.teacher)
-            trunk.train_branch(branch)
-            found[kind] = cross_entropy(study.folder / branch.run_id, test)
-        differences.append(found["sampled"] - found["dense"])
-        print(f"seed {branch.run.seed}: {found}, difference {differences[-1]:+.4f}", flush=True)
-    se = statistics.stdev(differences) / len(differences) ** 0.5
-    print(f"sampled minus dense: {np.mean(differences):+.4f} ± {se:.4f} nats")
+def main(path: str = "config.yaml", size: str = "96/3", seeds: str = "4", *given: str) -> None:
+    teacher = next(iter(load_study(Path(path), given).teachers))
+    block = f"[{{sizes: {size}, methods: token, teachers: {teacher}"
+    block += f", seeds: {list(range(int(seeds)))}}}]"
+    shared = ["epochs={1.0: [1]}", f"students={block}", *given]
+    found = {
+        way: measured(path, f"dense-{way.replace(', ', '-').replace(' ', '-')}", [*shared, *more])
+        for way, more in WAYS.items()
+    }
+    print(pd.DataFrame(found).to_string(float_format="%.4f"))
+    for way in list(WAYS)[1:]:
+        mean, low, high = interval((found[way] - found["online"]).to_numpy())
+        print(f"{way} minus online: {mean:+.4f} [{low:+.4f}, {high:+.4f}] nats")
 
 
 if __name__ == "__main__":

@@ -402,7 +402,8 @@ def test_runs_tells_what_is_there_and_what_is_missing(
 
 
 def test_status_in_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    write_json(tmp_path / "trunks" / "u" / "checkpoint" / "progress.json", {"step": 5})
+    for step in (3, 5):
+        write_json(tmp_path / "trunks" / "u" / "checkpoint" / f"{step}.json", {})
     _, out, _ = run(capsys, "status", str(planned(tmp_path)))
     assert "4 runs: 2 done, 1 not needed, 1 missing" in out
     assert "u: saved at step 5" in out

@@ -20,7 +20,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_defaults_file_and_overrides_in_that_order(file: Path) -> None:
-    assert load_study(file).workers == 2
+    assert load_study(file).workers is None
     file.write_text(yaml.safe_dump({**MINIMAL, "workers": 3}))
     assert load_study(file).workers == 3
     assert load_study(file, ["workers=4"]).workers == 4
@@ -71,6 +71,16 @@ def test_one_rate_stands_for_all_methods(file: Path) -> None:
         ("corpus.test_share=0", ["corpus.test_share", "greater than 0"]),
         ("corpus.test_tokens=64", ["corpus.test_tokens", "less than one sequence of 128"]),
         ("teachers={a: {size: 32/1, n_tokens: 1k}}", ["corpus.teacher_share", "teachers.a"]),
+        ("students.0.divergence=reversed_kl", ["students.0.divergence.0", "mean 'reverse_kl'"]),
+        ("students.0.jsd_beta=1", ["students.0.jsd_beta.0", "less than 1"]),
+        ("cache.draws=256", ["cache.draws", "less than or equal to 255"]),
+        ("cache.slices=0", ["cache.slices", "greater than 0"]),
+        ("cache.hidden_variance=0", ["cache.hidden_variance", "greater than 0"]),
+        ("cache.outputs=offline", ["cache.outputs", "did you mean 'online'"]),
+        ("cache.drawn=3", ["cache.drawn", "unknown key", "did you mean draws"]),
+        ("memory_mb=0", ["memory_mb", "greater than 0"]),
+        ("keep_checkpoints=0", ["keep_checkpoints", "greater than 0"]),
+        ("precision=float16", ["precision", "'float32' or 'bfloat16'"]),
         ("students.3.sizes=32/1", ["students.3.sizes", "no such key"]),
         ("workers", ["'workers'", "key=value"]),
     ],
@@ -81,6 +91,49 @@ def test_each_mistake_has_its_message(file: Path, override: str, parts: list[str
     assert caught.value.exit_code == 2
     for part in parts:
         assert part in str(caught.value)
+
+
+TOKEN = ["students.0.methods=token", "students.0.teachers=t", "teachers={t: {run: trained}}"]
+
+
+@pytest.mark.parametrize("divergence", ["reverse_kl", "jensen_shannon"])
+@pytest.mark.parametrize("outputs", ["sampled", "top_k"])
+def test_stored_outputs_are_refused_where_they_would_be_biased(
+    file: Path, divergence: str, outputs: str
+) -> None:
+    both = f"students.0.divergence=[forward_kl, {divergence}]"
+    with pytest.raises(ConfigError) as caught:
+        load_study(file, [*TOKEN, both, f"cache.outputs={outputs}"])
+    parts = ["students.0.divergence", f"{divergence} is not linear", outputs]
+    assert all(part in str(caught.value) for part in [*parts, "set cache.outputs to online"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*TOKEN, "students.0.divergence=reverse_kl", "cache.outputs=online"],
+        [*TOKEN, "students.0.divergence=forward_kl", "cache.outputs=top_k"],
+        # Embedding-level students read no distribution.
+        [*TOKEN, "students.0.divergence=reverse_kl", "students.0.methods=embedding"],
+    ],
+)
+def test_what_their_outputs_do_not_bias_is_accepted(file: Path, overrides: list[str]) -> None:
+    load_study(file, overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "precision"),
+    [
+        ([], "float32"),
+        (["device=cuda"], "bfloat16"),
+        (["device=cuda", "precision=float32"], "float32"),
+        (["precision=bfloat16"], "bfloat16"),
+    ],
+)
+def test_precision_is_the_devices_unless_it_is_said(
+    file: Path, overrides: list[str], precision: str
+) -> None:
+    assert load_study(file, overrides).matmul_precision == precision
 
 
 @pytest.mark.parametrize("content", ["just text", "a: [", "- 1\n- 2"])

@@ -32,8 +32,14 @@ def options(command: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name.startswith("--")}
 
 
+def all_options(command: Any) -> dict[str, Any]:
+    """Of a group: those of all its commands."""
+    subcommands = getattr(command, "commands", {"": command})
+    return {name: x for each in subcommands.values() for name, x in options(each).items()}
+
+
 GROUP: Any = get_command(cli.app)
-COMMANDS = {name: options(command) for name, command in GROUP.commands.items()}
+COMMANDS = {name: all_options(command) for name, command in GROUP.commands.items()}
 SECTION = re.compile(r"^### `kdlaws (\w+).*?\n(.*?)(?=^##)", re.MULTILINE | re.DOTALL)
 SECTIONS: dict[str, str] = dict(SECTION.findall(PAGES["cli.md"]))
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -41,6 +47,12 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 def test_every_command_has_its_section() -> None:
     assert set(SECTIONS) == set(COMMANDS)
+
+
+def test_the_section_of_a_group_names_its_commands() -> None:
+    assert set(re.findall(r"`kdlaws cache (\w+)`", SECTIONS["cache"])) == set(
+        GROUP.commands["cache"].commands
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

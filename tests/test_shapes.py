@@ -46,6 +46,13 @@ def test_buckets_of_one_run() -> None:
     assert flops.teacher_training == 3 * teacher.forward_flops_per_token * 5000
 
 
+def test_an_online_teacher_reads_every_token_and_saves_none() -> None:
+    student, teacher = shape("32/1"), shape("64/2")
+    flops = run_flops(student, 1000, 250, teacher=teacher, teacher_n_tokens=5000, is_online=True)
+    assert flops.teacher_inference == teacher.forward_flops_per_token * 1000
+    assert flops.cache_saved == 0
+
+
 def test_flops_of_large_runs_do_not_overflow() -> None:
     assert run_flops(shape("100M"), 10**12, 10**12).student > 2**63
 

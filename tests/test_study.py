@@ -7,6 +7,7 @@ import yaml
 
 from kdlaws.config import Study, load_study
 from kdlaws.errors import ConfigError
+from kdlaws.shapes import shape
 from kdlaws.study import Plan, TextFacts, plan, runs_of
 
 TEXT = TextFacts("made-up", "0" * 64, "bpe", "1" * 64, 1024, 128_000, 512_000)
@@ -64,13 +65,17 @@ def identities(tmp_path: Path, *overrides: str, text: TextFacts = TEXT) -> set[s
 
 
 @pytest.mark.parametrize(
-    "override",
-    ["workers=7", "name=other", "folder=elsewhere", "device=cuda", "corpus.test_tokens=9k"],
+    "overrides",
+    [
+        *("workers=7", "name=other", "folder=elsewhere", "corpus.test_tokens=9k"),
+        *("memory_mb=9k", "keep_checkpoints=5", "tensorboard=true", "precision=float32"),
+        "device=cuda precision=float32",
+    ],
 )
 def test_what_does_not_change_the_numbers_does_not_change_identity(
-    tmp_path: Path, override: str
+    tmp_path: Path, overrides: str
 ) -> None:
-    assert identities(tmp_path, override) == identities(tmp_path)
+    assert identities(tmp_path, *overrides.split()) == identities(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,8 @@ def test_what_does_not_change_the_numbers_does_not_change_identity(
         "n_ctx=64",
         "corpus.validation_tokens=9k",
         "teachers.a.seed=1",
+        "precision=bfloat16",
+        "device=cuda",  # whose matrix products are bfloat16's
     ],
 )
 def test_what_changes_the_numbers_changes_identity(tmp_path: Path, override: str) -> None:
@@ -94,6 +101,59 @@ def test_a_rate_is_part_only_of_its_own_methods_identity(tmp_path: Path) -> None
     common = changed & identities(tmp_path)
     embedding = 2 * 2 * 2
     assert len(common) == len(changed) - embedding
+
+
+def students_by_method(tmp_path: Path, *overrides: str) -> dict[str, set[str]]:
+    by_method: dict[str, set[str]] = {}
+    for each in plan(study(tmp_path, *overrides), TEXT).runs:
+        if each.run.role == "student":
+            by_method.setdefault(each.run.method, set()).add(each.run_id)
+    return by_method
+
+
+@pytest.mark.parametrize(
+    ("outputs", "override", "changed"),
+    [
+        ("sampled", "cache.draws=16", {"token"}),
+        ("sampled", "cache.slices=1", {"token"}),
+        ("sampled", "cache.k=8", set()),
+        ("sampled", "cache.hidden_variance=0.9", {"embedding"}),
+        ("sampled", "cache.outputs=top_k", {"token"}),
+        ("sampled", "cache.outputs=online", {"token", "embedding"}),
+        ("top_k", "cache.draws=16", set()),
+        ("top_k", "cache.k=8", {"token"}),
+        ("top_k", "cache.hidden_variance=0.9", {"embedding"}),
+        ("online", "cache.draws=16", set()),
+        ("online", "cache.k=8", set()),
+        ("online", "cache.hidden_variance=0.9", {"embedding"}),
+    ],
+)
+def test_a_setting_of_the_outputs_is_part_of_identity_where_it_is_read(
+    tmp_path: Path, outputs: str, override: str, changed: set[str]
+) -> None:
+    before = students_by_method(tmp_path, f"cache.outputs={outputs}")
+    after = students_by_method(tmp_path, f"cache.outputs={outputs}", override)
+    assert {method for method in before if before[method] != after[method]} == changed
+    assert all(not before[method] & after[method] for method in changed)
+
+
+def test_beta_belongs_to_jensen_shannon_alone(tmp_path: Path) -> None:
+    every = "[forward_kl, reverse_kl, jensen_shannon]"
+    settings = ["cache.outputs=online", f"students.1.divergence={every}"]
+    ours = study(tmp_path, *settings, "students.1.jsd_beta=[0.1, 0.5]")
+    token = [r for r in runs_of(ours) if r.method == "token" and r.divergence != "forward_kl"]
+    assert len(token) == (1 + 2) * 2 * 2 * 2  # beta in one of two; teachers, weights, branches
+    assert {(r.divergence, r.jsd_beta) for r in runs_of(ours)} == {
+        *((None, None), ("forward_kl", None), ("reverse_kl", None)),
+        *(("jensen_shannon", 0.1), ("jensen_shannon", 0.5)),
+    }
+
+
+def test_divergence_and_its_beta_are_part_of_identity(tmp_path: Path) -> None:
+    betas = "students.1.jsd_beta=[0.1, 0.5]"
+    divergences = "students.1.divergence=[reverse_kl, jensen_shannon]"
+    runs = plan(study(tmp_path, "cache.outputs=online", divergences, betas), TEXT).runs
+    assert len({r.run_id for r in runs}) == len(runs)
 
 
 def test_a_block_may_have_its_own_rates_and_batches(tmp_path: Path) -> None:
@@ -136,6 +196,33 @@ def test_a_run_is_charged_its_own_teacher_pass(planned: Plan) -> None:
     forward = token.teacher.shape.forward_flops_per_token
     assert token.flops.teacher_inference == forward * token.n_unique_tokens
     assert token.flops.teacher_training == 3 * forward * token.teacher.n_tokens
+
+
+def test_beside_an_online_teacher_every_token_is_charged(tmp_path: Path) -> None:
+    """Four passes over a tenth: the teacher reads each of them, and nothing is saved."""
+    ours = plan(study(tmp_path, "cache.outputs=online"), TEXT)
+    token = next(r for r in ours.runs if r.run.method == "token" and r.run.passes == 4)
+    columns = ours.columns(token)
+    forward = shape("64/2", n_vocab=1024, n_ctx=128).forward_flops_per_token
+    assert columns["teacher_inference_flops"] == forward * columns["n_tokens"]
+    assert columns["n_tokens"] == 4 * columns["n_unique_tokens"]
+    assert columns["cache_saved_flops"] == 0
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ("sampled", {"scratch": None, "token": "sampled", "embedding": "stored"}),
+        ("top_k", {"scratch": None, "token": "top_k", "embedding": "stored"}),
+        ("online", {"scratch": None, "token": "online", "embedding": "online"}),
+    ],
+)
+def test_columns_say_what_was_read_of_the_teacher(
+    tmp_path: Path, outputs: str, expected: dict[str, str | None]
+) -> None:
+    ours = plan(study(tmp_path, f"cache.outputs={outputs}"), TEXT)
+    columns = [ours.columns(each) for each in ours.runs]
+    assert {row["method"]: row["teacher_outputs"] for row in columns} == expected
 
 
 def test_too_little_text_is_refused(tmp_path: Path) -> None:

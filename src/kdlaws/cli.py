@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import kdlaws
-from kdlaws import cli_laws, shapes
-from kdlaws.cli_laws import Json, print_json
+from kdlaws import cli_cache, cli_laws, shapes
+from kdlaws.cli_common import (
+    Arguments,
+    Json,
+    new_table,
+    print_json,
+    print_table,
+    require_lab,
+    study_of,
+)
 from kdlaws.errors import InputError, KdlawsError, StoppedError
 from kdlaws.quantities import human
 from kdlaws.records import PLAN
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from kdlaws.config import Study
     from kdlaws.study import Plan
 
 app = typer.Typer(
@@ -32,13 +37,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Arguments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[CONFIG] [KEY=VALUE]...",
-        help="A study file (config.yaml if none is given), then overrides with dotted keys.",
-    ),
-]
 Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="The folder of a study.")]
 
 
@@ -82,14 +80,16 @@ def models(as_json: Json = False) -> None:
     if as_json:
         print_json({"models": rows})
         return
-    table = _table("size", "layers", "width", "vocabulary", "N total", "N non-embedding", "N head")
+    table = new_table(
+        "size", "layers", "width", "vocabulary", "N total", "N non-embedding", "N head"
+    )
     table.add_column("forward FLOPs per token", justify="right")
     for row, shape in zip(rows, shapes.ladder(), strict=True):
         counts = (row["n_params"], row["n_params_non_embedding"], row["n_params_head"])
         flops = row["forward_flops_per_token"]
         cells = (shape.n_layers, shape.d_model, shape.n_vocab, *counts, flops)
         table.add_row(shape.name, *(f"{cell:,}" for cell in cells))
-    _print(table)
+    print_table(table)
 
 
 def _model_row(shape: shapes.Shape) -> dict[str, Any]:
@@ -117,14 +117,14 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train every run of a study that is not there yet. Interrupted, it goes on where it was."""
-    study = _study(arguments, *([] if workers is None else [f"workers={workers}"]))
-    _require_lab()
-    from kdlaws.lab import progress, sweep
+    study = study_of(arguments, *([] if workers is None else [f"workers={workers}"]))
+    require_lab()
+    from kdlaws.lab import executors, progress, sweep
 
     if dry_run:
         planned, rates = sweep.dry_run(study)
-        rows = sweep.plan_rows(planned, rates)
-        print_json({"runs": rows}) if as_json else _print_plan(planned, rows, study.workers)
+        rows, workers = sweep.plan_rows(planned, rates), executors.n_workers(study)
+        print_json({"runs": rows}) if as_json else _print_plan(planned, rows, workers)
         return
     sweep.train(study, progress.Reporter("train"))
     _print_inventory(study.folder, as_json)
@@ -133,7 +133,7 @@ def train(
 def _print_plan(planned: "Plan", rows: list[dict[str, Any]], workers: int) -> None:
     from kdlaws.inventory import seconds_by_trunk
 
-    table = _table("run", "N", "N non-emb.", "N head", "tokens", "unique", right_from=1)
+    table = new_table("run", "N", "N non-emb.", "N head", "tokens", "unique", right_from=1)
     for heading in ("student", "teacher inf.", "teacher train.", "saved", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
     buckets = ("student", "teacher_inference", "teacher_training", "cache_saved")
@@ -142,7 +142,7 @@ def _print_plan(planned: "Plan", rows: list[dict[str, Any]], workers: int) -> No
         cells = [human(row[name]) for name in (*counts, "n_unique_tokens")]
         flops = [f"{row[f'{bucket}_flops']:.2g}" for bucket in buckets]
         table.add_row(row["run_id"], *cells, *flops, f"{row['seconds']:.0f}")
-    _print(table)
+    print_table(table)
     seconds = sum(seconds_by_trunk(rows, planned.study.optimiser.cooldown_share).values())
     print(f"{len(rows)} runs in {len(planned.trunks())} trunks; FLOPs of each run alone.")
     print(
@@ -160,8 +160,8 @@ def _print_plan(planned: "Plan", rows: list[dict[str, Any]], workers: int) -> No
 @app.command()
 def evaluate(arguments: Arguments = None, as_json: Json = False) -> None:
     """Measure every finished run on the test split, and write the study's table.csv."""
-    study = _study(arguments)
-    _require_lab()
+    study = study_of(arguments)
+    require_lab()
     from kdlaws.lab import evaluate, progress
 
     table = evaluate.evaluate(study, progress.Reporter("evaluate"))
@@ -216,10 +216,10 @@ def _print_inventory(folder: Path, as_json: bool, *, every_run: bool = False) ->
         print_json({"folder": str(folder), "counts": counts, "runs": runs})
         return
     if every_run:
-        table = _table("run", "state", "evaluated")
+        table = new_table("run", "state", "evaluated")
         for entry in inventory.entries:
             table.add_row(entry.run_id, entry.state, "yes" if entry.is_evaluated else "no")
-        _print(table)
+        print_table(table)
     counts_text = ", ".join(f"{count} {state}" for state, count in inventory.counts.items())
     print(f"{folder}: {len(inventory.entries)} runs: {counts_text}")
     for trunk, step in trunk_steps(folder).items():
@@ -229,6 +229,7 @@ def _print_inventory(folder: Path, as_json: bool, *, every_run: bool = False) ->
 for _command in (cli_laws.fit, cli_laws.compare, cli_laws.isoflop, cli_laws.predict):
     app.command()(_command)
 app.command("laws")(cli_laws.list_laws)
+app.add_typer(cli_cache.app, name="cache")
 
 
 @app.command()
@@ -238,7 +239,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Fit the laws, draw the figures, write report/index.html, and sum up in ten lines."""
-    study = _study(arguments)
+    study = study_of(arguments)
     from kdlaws import advice
 
     page = advice.build_report(study.folder)
@@ -250,42 +251,3 @@ def report(
         print(advice.summary(study.folder))
     if open_page:
         typer.launch(page.resolve().as_uri())
-
-
-def _study(arguments: Sequence[str] | None, *overrides: str) -> "Study":
-    from kdlaws.config import load_study
-
-    given = list(arguments or [])
-    first_is_file = bool(given) and "=" not in given[0]
-    path = Path(given.pop(0)) if first_is_file else Path("config.yaml")
-    return load_study(path, [*given, *overrides])
-
-
-def _require_lab() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "transformers", "tokenizers") if find_spec(name) is None]
-    if missing:
-        from kdlaws.errors import MissingExtraError
-
-        raise MissingExtraError(
-            f"training and evaluating need {', '.join(missing)}",
-            remedy="pip install 'kdlaws[lab]', or pip install -r requirements.txt",
-        )
-
-
-def _table(*headings: str, right_from: int = 99) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index >= right_from else "left", no_wrap=True)
-    return table
-
-
-def _print(table: "Table") -> None:
-    """On a terminal in its width; elsewhere nothing is cut."""
-    from rich.console import Console
-
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=240).print(table)

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-import kdlaws
+from kdlaws.cli_common import Json, print_json
 from kdlaws.errors import InputError
 from kdlaws.quantities import human, parse_number
-from kdlaws.records import SCHEMA, finite
 
 if TYPE_CHECKING:
     from kdlaws.selection import LawInput
     from kdlaws.tables import LoadedTable
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE|RUNS", help="A table, or a study.")]
 Renames = Annotated[str, typer.Option("--columns", help="Renames: n_params=N,n_tokens=D.")]
 Where = Annotated[str, typer.Option("--where", help="Rows: method=token,n_tokens>=1e6.")]
@@ -275,8 +273,3 @@ def list_laws(as_json: Json = False) -> None:
 
 def _show(result: Any, as_json: bool) -> None:
     print(json.dumps(result.to_dict(), indent=1) if as_json else result)
-
-
-def print_json(document: dict[str, Any]) -> None:
-    head = {"schema": SCHEMA, "kdlaws": kdlaws.__version__}
-    print(json.dumps(finite({**head, **document}), indent=1))

@@ -28,7 +28,10 @@ from kdlaws.quantities import parse_number
 from kdlaws.shapes import shape
 
 Method = Literal["scratch", "token", "embedding"]
+Outputs = Literal["sampled", "top_k", "online"]
+Precision = Literal["float32", "bfloat16"]
 METHODS: tuple[Method, ...] = ("scratch", "token", "embedding")
+Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
 
 def _count(value: Any) -> int:
@@ -138,6 +141,12 @@ class Students(Strict):
         tuple[Annotated[Share, Field(gt=0)], ...], Several, Field(min_length=1)
     ] = (1.0,)
     temperature: Annotated[tuple[Positive, ...], Several, Field(min_length=1)] = (1.0,)
+    divergence: Annotated[tuple[Divergence, ...], Several, Field(min_length=1)] = Field(
+        ("forward_kl",), description="of the teacher's distribution and the student's"
+    )
+    jsd_beta: Annotated[
+        tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Several, Field(min_length=1)
+    ] = Field((0.5,), description="the teacher's share in jensen_shannon's mixture")
     embedding_weight: Annotated[tuple[Positive, ...], Several, Field(min_length=1)] = (3.0,)
     noise: Annotated[tuple[Share, ...], Several, Field(min_length=1)] = (0.0,)
     seeds: Annotated[tuple[Seed, ...], Several, Field(min_length=1)] = (0,)
@@ -175,10 +184,20 @@ class Optimiser(Strict):
 
 
 class Cache(Strict):
-    """Teacher outputs, sampled (Anshumann et al. 2025, 2503.16870) and stored once."""
+    """Teacher outputs: computed once and stored, or beside each student."""
 
-    draws: PositiveCount = Field(64, description="sampled ids a token and epoch")
-    slices: PositiveCount = Field(2, description="epochs with draws of their own")
+    outputs: Outputs = Field(
+        "sampled",
+        description="sampled: unbiased (Anshumann 2025, 2503.16870); top_k: biased; online",
+    )
+    draws: Annotated[PositiveCount, Field(le=255)] = Field(
+        64, description="sampled: ids a token and epoch"
+    )
+    slices: PositiveCount = Field(2, description="sampled: epochs with draws of their own")
+    k: PositiveCount = Field(64, description="top_k: ids a token; the others are one bucket")
+    hidden_variance: Annotated[Share, Field(gt=0)] = Field(
+        0.99, description="share of the hidden states' variance that is stored"
+    )
 
 
 class Study(Strict):
@@ -200,8 +219,22 @@ class Study(Strict):
     )
     optimiser: Optimiser = Optimiser()
     cache: Cache = Cache()
-    workers: PositiveCount = 2
+    workers: PositiveCount | None = Field(
+        None, description="processes; null: one for each core, or for each GPU"
+    )
+    memory_mb: PositiveCount | None = Field(
+        None, description="of all workers together; null: 0.8 of the machine's"
+    )
     device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision | None = Field(
+        None, description="of matrix products; null: float32 on a CPU, bfloat16 on a GPU"
+    )
+    keep_checkpoints: PositiveCount = Field(2, description="of an unfinished trunk")
+    tensorboard: bool = Field(False, description="write training metrics for it, too")
+
+    @property
+    def matmul_precision(self) -> Precision:
+        return self.precision or ("bfloat16" if self.device == "cuda" else "float32")
 
     @field_validator("folder", mode="after")
     @classmethod
@@ -216,6 +249,7 @@ class Study(Strict):
             _require_known(f"{where}.fractions", block.fractions, self.epochs)
             if set(block.methods) - {"scratch"} and not block.teachers:
                 raise ValueError(f"{where}.teachers: {', '.join(block.methods)} need a teacher")
+            _require_whole_distribution(where, block, self.cache.outputs)
             for batch_tokens in block.batch_tokens:
                 _require_whole_windows(f"{where}.batch_tokens", batch_tokens, self.n_ctx)
         for fraction, levels in self.epochs.items():
@@ -240,6 +274,16 @@ def _require_known(where: str, names: Iterable[Any], known: Mapping[Any, Any]) -
         if name not in known:
             allowed = ", ".join(str(each) for each in known) or "none is defined"
             raise ValueError(f"{where}: unknown {name!r}; allowed: {allowed}")
+
+
+def _require_whole_distribution(where: str, block: Students, outputs: Outputs) -> None:
+    other = set(block.divergence) - {"forward_kl"}
+    if "token" in block.methods and other and outputs != "online":
+        raise ValueError(
+            f"{where}.divergence: {', '.join(sorted(other))} is not linear in the teacher's "
+            f"distribution, so its {outputs} outputs would give something else; set cache.outputs "
+            "to online"
+        )
 
 
 def _require_whole_windows(where: str, batch_tokens: int, n_ctx: int) -> None:

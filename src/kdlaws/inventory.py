@@ -1,7 +1,5 @@
 """What a study's folder holds and what it lacks, from its plan and its records."""
 
-import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -91,8 +89,8 @@ def _entry(folder: Path, columns: dict[str, Any], over: set[str]) -> Entry:
 
 def trunk_steps(folder: Path) -> dict[str, int]:
     """Steps that each unfinished trunk has saved."""
-    steps = {}
-    for file in sorted(folder.glob("trunks/*/checkpoint/progress.json")):
-        with contextlib.suppress(FileNotFoundError):  # a trunk may end while we look
-            steps[file.parts[-3]] = int(json.loads(file.read_text())["step"])
-    return steps
+    steps: dict[str, int] = {}
+    for file in folder.glob("trunks/*/checkpoint/[0-9]*.json"):
+        trunk = file.parts[-3]
+        steps[trunk] = max(steps.get(trunk, 0), int(file.stem))
+    return dict(sorted(steps.items()))

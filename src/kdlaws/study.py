@@ -11,12 +11,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from kdlaws.config import Method, Students, Study
+from kdlaws.config import Cache, Divergence, Method, Students, Study
 from kdlaws.errors import ArtefactError, ConfigError
 from kdlaws.records import RECORD, SCHEMA, WEIGHTS, digest, file_digest, read_run
 from kdlaws.shapes import Flops, Shape, run_flops, shape
 
-RECIPE = 1
+RECIPE = 2
 """Raised whenever the numerics of training change, so that old runs are not mistaken for new."""
 
 BYTES_PER_TOKEN = 3.6
@@ -36,6 +36,8 @@ class Run:
     teacher: str | None
     kd_weight: float | None
     temperature: float | None
+    divergence: Divergence | None
+    jsd_beta: float | None
     embedding_weight: float | None
     fraction: float
     noise: float
@@ -95,6 +97,7 @@ class PlannedRun:
     n_tokens: int
     n_unique_tokens: int
     teacher: TeacherFacts | None
+    is_online: bool
 
     @property
     def epochs(self) -> float:
@@ -102,15 +105,20 @@ class PlannedRun:
 
     @property
     def flops(self) -> Flops:
-        is_embedding = self.run.method == "embedding" and self.teacher is not None
-        width = self.teacher.shape.d_model if is_embedding and self.teacher else 0
+        """A learned map, if there is one, is taken to give all of the teacher's state."""
+        is_mapped = self.run.method == "embedding"
+        return self.flops_with_map(self.teacher.shape.d_model if self.teacher and is_mapped else 0)
+
+    def flops_with_map(self, n_components: int) -> Flops:
+        """With a learned map to that many components of the teacher's hidden state."""
         return run_flops(
             self.shape,
             self.n_tokens,
             self.n_unique_tokens,
             teacher=replace(self.teacher.shape, n_ctx=self.shape.n_ctx) if self.teacher else None,
             teacher_n_tokens=self.teacher.n_tokens if self.teacher else 0,
-            map_params=width * self.shape.d_model,
+            map_params=n_components * self.shape.d_model,
+            is_online=self.is_online,
         )
 
 
@@ -153,15 +161,11 @@ def _runs_of_block(block: Students, study: Study) -> Iterable[Run]:
         for setting, rate, passes in product(
             _settings(block, method), rates, study.epochs[fraction]
         ):
-            teacher, kd_weight, temperature, embedding_weight = setting
             yield Run(
                 role="student",
                 size=size,
                 method=method,
-                teacher=teacher,
-                kd_weight=kd_weight,
-                temperature=temperature,
-                embedding_weight=embedding_weight,
+                **setting,
                 fraction=fraction,
                 noise=noise,
                 seed=seed,
@@ -171,13 +175,25 @@ def _runs_of_block(block: Students, study: Study) -> Iterable[Run]:
             )
 
 
-def _settings(block: Students, method: Method) -> Iterable[tuple[Any, Any, Any, Any]]:
+_NO_TEACHER: dict[str, Any] = dict.fromkeys(
+    (*("teacher", "kd_weight", "temperature"), *("divergence", "jsd_beta", "embedding_weight"))
+)
+
+
+def _settings(block: Students, method: Method) -> Iterable[dict[str, Any]]:
     """Combinations of the settings that the method reads; the others are None."""
-    if method == "scratch":
-        return [(None, None, None, None)]
+    lists: dict[str, Iterable[Any]] = {}
+    if method != "scratch":
+        lists["teacher"] = block.teachers
     if method == "token":
-        return product(block.teachers, block.kd_weight, block.temperature, [None])
-    return product(block.teachers, [None], [None], block.embedding_weight)
+        lists |= {"kd_weight": block.kd_weight, "temperature": block.temperature}
+        lists["divergence"] = block.divergence
+    if method == "embedding":
+        lists["embedding_weight"] = block.embedding_weight
+    for values in product(*lists.values()):
+        setting = _NO_TEACHER | dict(zip(lists, values, strict=True))
+        betas = block.jsd_beta if setting["divergence"] == "jensen_shannon" else [None]
+        yield from ({**setting, "jsd_beta": beta} for beta in betas)
 
 
 def load_teacher_facts(name: str, folder: Path) -> TeacherFacts:
@@ -268,10 +284,7 @@ def _plan_teacher(study: Study, text: TextFacts, name: str) -> PlannedRun | None
         role="teacher",
         size=teacher.size,
         method="scratch",
-        teacher=None,
-        kd_weight=None,
-        temperature=None,
-        embedding_weight=None,
+        **_NO_TEACHER,
         fraction=1.0,
         noise=0.0,
         seed=teacher.seed,
@@ -340,6 +353,7 @@ def _planned(
         n_tokens=n_tokens,
         n_unique_tokens=min(n_tokens, n_windows * study.n_ctx),
         teacher=teacher,
+        is_online=teacher is not None and study.cache.outputs == "online",
     )
 
 
@@ -365,6 +379,7 @@ def _identity(
         "shape": [size.d_model, size.n_layers, size.head_dim, size.n_vocab, size.n_ctx],
         "method": run.method,
         "weights": [run.kd_weight, run.temperature, run.embedding_weight],
+        "divergence": [run.divergence, run.jsd_beta],
         "corpus": text.corpus_sha256,
         "tokenizer": text.tokenizer_sha256,
         "n_windows": n_windows,
@@ -372,10 +387,21 @@ def _identity(
         "seed": run.seed,
         "optimiser": optimiser,
         "teacher": teacher.identity if teacher else None,
-        "cache": study.cache.model_dump() if run.method == "token" else None,
+        "cache": study.cache.model_dump(include=_read_of_cache(study.cache, run.method)),
+        "precision": study.matmul_precision,
         # It steers which branches are run, and which is selected.
         **({"validation_tokens": study.corpus.validation_tokens} if run.role == "student" else {}),
     }
+
+
+def _read_of_cache(cache: Cache, method: Method) -> set[str]:
+    """The settings of the teacher's outputs that change a run's numbers."""
+    if method == "embedding":
+        return {"hidden_variance"} | ({"outputs"} if cache.outputs == "online" else set())
+    if method == "token":
+        kinds = {"sampled": {"draws", "slices"}, "top_k": {"k"}, "online": set()}
+        return {"outputs"} | kinds[cache.outputs]
+    return set()
 
 
 def _label(run: Run) -> str:
@@ -393,6 +419,12 @@ def _length(run: Run, n_tokens: int) -> str:
     return f"{n_tokens // 1000}k" if run.role == "teacher" else f"e{run.passes:g}"
 
 
+def _teacher_outputs(cache: Cache, method: Method) -> str | None:
+    if method == "scratch":
+        return None
+    return "stored" if method == "embedding" and cache.outputs != "online" else cache.outputs
+
+
 def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
     run, size, teacher, flops = planned.run, planned.shape, planned.teacher, planned.flops
     return {
@@ -405,6 +437,9 @@ def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
         "kd_weight": run.kd_weight,
         "temperature": run.temperature,
         "embedding_weight": run.embedding_weight,
+        "divergence": run.divergence,
+        "jsd_beta": run.jsd_beta,
+        "teacher_outputs": _teacher_outputs(plan.study.cache, run.method),
         "init": "random",
         "corpus": plan.text.corpus,
         "corpus_sha256": plan.text.corpus_sha256,

@@ -43,12 +43,13 @@ COLUMNS: tuple[str, ...] = (
     *("prefill_ms_p50", "prefill_ms_p95", "decode_ms_p50", "decode_ms_p95"),
     *("peak_memory_mb", "size_mb", "device", "wall_s", "status"),
     *("embedding_weight", "learning_rate", "teacher_stream_cross_entropy"),
+    *("divergence", "jsd_beta", "teacher_outputs"),
 )
 
 TEXT_COLUMNS = frozenset(
     (
         *("run_id", "study", "role", "objective", "method", "init", "corpus", "tokenizer"),
-        *("quality", "trunk", "teacher", "device", "status"),
+        *("quality", "trunk", "teacher", "device", "status", "divergence", "teacher_outputs"),
     )
 )
 _NAMES = (*COLUMNS, "flops")  # of foreign tables only

@@ -16,7 +16,7 @@ from kdlaws import tables
 from kdlaws.config import Study
 from kdlaws.errors import InputError
 from kdlaws.lab import latency, students, teachers
-from kdlaws.lab.executors import LocalProcesses, Task
+from kdlaws.lab.executors import LocalProcesses, Task, n_workers
 from kdlaws.lab.measures import EvaluationSet, Measures, TeacherOutput
 from kdlaws.lab.probe import seconds_per_token
 from kdlaws.lab.progress import Reporter
@@ -147,11 +147,13 @@ def _measure_missing(planned: Plan, text: Text, test: EvaluationSet, reporter: R
     if not groups:
         return
     speed = _latency(planned, {each.shape: each.source for _, group in groups for each in group})
-    rates = seconds_per_token(_all_shapes(groups), planned.study.optimiser.batch_tokens)
-    tasks = [_group_task(teacher, group, test, speed, rates) for teacher, group in groups]
+    batch_tokens = planned.study.optimiser.batch_tokens
+    rates = seconds_per_token((shape, batch_tokens) for shape in _all_shapes(groups))
+    seconds = {shape: rate for (shape, _), rate in rates.items()}
+    tasks = [_group_task(teacher, group, test, speed, seconds) for teacher, group in groups]
     tasks.sort(key=lambda task: -task.seconds)
     with reporter.following(tasks) as on_tokens:
-        raise_for(LocalProcesses(planned.study.workers).run(tasks, on_tokens))
+        raise_for(LocalProcesses(n_workers(planned.study)).run(tasks, on_tokens))
 
 
 def _all_shapes(groups: Sequence[tuple[TeacherFacts | None, list[Subject]]]) -> Iterator[Shape]:
@@ -237,7 +239,7 @@ def _group_task(
     group: list[Subject],
     test: EvaluationSet,
     speed: Mapping[str, Mapping[str, float | None]],
-    rates: Mapping[Shape, float],
+    seconds: Mapping[Shape, float],
 ) -> Task:
     """The group's share of a training step's cost is its forward pass, about a third."""
     shapes = [subject.shape for subject in group] + ([teacher.shape] if teacher else [])
@@ -248,7 +250,7 @@ def _group_task(
         name=f"evaluation of {group[0].folder.name} and {len(group) - 1} more",
         function=measure_group,
         arguments=(teacher, with_speed, test),
-        seconds_per_token=sum(rates[shape] for shape in shapes) / 3,
+        seconds_per_token=sum(seconds[shape] for shape in shapes) / 3,
         n_tokens=test.n_tokens,
     )
 

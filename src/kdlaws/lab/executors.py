@@ -6,12 +6,13 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
+from kdlaws.config import Study
 from kdlaws.errors import KdlawsError
 
 _REPORT_SECONDS = 0.25
@@ -29,6 +30,7 @@ class Task:
     seconds_per_token: float
     n_tokens: int
     requires: str | None = None
+    memory_mb: int = 0
 
     @property
     def seconds(self) -> float:
@@ -62,7 +64,27 @@ _reports: Any = None
 _stop: Any = None
 
 
-def _start_worker(reports: Any, stop: Any) -> None:
+def n_workers(study: Study) -> int:
+    """As the study says; else one for each core, or for each GPU, and never more than GPUs.
+
+    One where there is no GPU: a study for another machine can be planned here.
+    """
+    if study.device == "cuda":
+        import torch
+
+        n_gpus = max(1, torch.cuda.device_count())
+        return min(study.workers or n_gpus, n_gpus)
+    return study.workers or len(os.sched_getaffinity(0))
+
+
+def _numbered(n_gpus: int, numbers: Any) -> Any:
+    """A queue that gives each worker a GPU of its own."""
+    for index in range(n_gpus):
+        numbers.put(index)
+    return numbers
+
+
+def _start_worker(reports: Any, stop: Any, gpus: Any) -> None:
     global _reports, _stop
     _reports, _stop = reports, stop
     # A signal to the whole group is the sweep's to handle: it asks its workers to stop.
@@ -72,6 +94,8 @@ def _start_worker(reports: Any, stop: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
+    if gpus is not None:
+        torch.cuda.set_device(gpus.get())
 
 
 def _exit_with_parent() -> None:
@@ -92,17 +116,21 @@ def _run_task(task: Task) -> None:
 
 
 class LocalProcesses:
-    """A pool of persistent worker processes; tasks start in the given order once they can."""
+    """A pool of persistent worker processes, of one thread, or of one GPU, each.
 
-    def __init__(self, n_workers: int) -> None:
-        self.n_workers = n_workers
+    Tasks start in the given order, once they can and what runs leaves them memory.
+    """
+
+    def __init__(self, n_workers: int, memory_mb: int | None = None, device: str = "cpu") -> None:
+        self.n_workers, self.memory_mb = n_workers, memory_mb
         context = multiprocessing.get_context("spawn")
         self._reports, self._stop = context.Queue(), context.Event()
+        gpus = _numbered(n_workers, context.SimpleQueue()) if device == "cuda" else None
         self._pool = ProcessPoolExecutor(
             n_workers,
             mp_context=context,
             initializer=_start_worker,
-            initargs=(self._reports, self._stop),
+            initargs=(self._reports, self._stop, gpus),
         )
 
     def run(
@@ -118,7 +146,7 @@ class LocalProcesses:
         except BrokenProcessPool:
             raise KdlawsError(
                 "a worker process died, perhaps for want of memory",
-                remedy="the same command goes on from here; try workers=1",
+                remedy="the same command goes on from here; try a lower memory_mb, or workers=1",
             ) from None
         finally:
             self._stop.set()
@@ -159,9 +187,13 @@ class LocalProcesses:
             if task.requires in failed:
                 failed[task.name] = failed[task.requires]
                 waiting.remove(task)
-            elif task.requires not in unfinished:
+            elif task.requires not in unfinished and self._has_room(task, running.values()):
                 running[self._pool.submit(_run_task, task)] = task
                 waiting.remove(task)
+
+    def _has_room(self, task: Task, running: Iterable[Task]) -> bool:
+        taken = [each.memory_mb for each in running]
+        return not taken or self.memory_mb is None or sum(taken) + task.memory_mb <= self.memory_mb
 
     def _drain(self, by_name: dict[str, Task], on_tokens: Callable[[Task, int], None]) -> None:
         while True:

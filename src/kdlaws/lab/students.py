@@ -21,8 +21,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import GraniteConfig, GraniteForCausalLM
 
+from kdlaws.lab.kernels import accelerate, hidden_states
 from kdlaws.shapes import Shape
 
 BASE_WIDTH, BASE_DEPTH = 32, 1
@@ -62,6 +64,7 @@ def build(shape: Shape, seed: int) -> GraniteForCausalLM:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             _initialise(name, weight, generator)
+    accelerate(model)
     return model
 
 
@@ -99,16 +102,21 @@ def parameter_groups(
     ]
 
 
+def head(model: GraniteForCausalLM) -> tuple[Tensor, float]:
+    """The LM head's weight [n_vocab, d_model], and what logits are divided by."""
+    return model.lm_head.weight, model.config.logits_scaling
+
+
 def forward(model: GraniteForCausalLM, inputs_bt: Tensor) -> tuple[Tensor, Tensor]:
     """Last hidden state after the final norm [b, t, d_model], and logits [b, t, n_vocab]."""
-    hidden_btd = model.model(input_ids=inputs_bt, use_cache=False).last_hidden_state
-    logits_btv = model.lm_head(hidden_btd) / model.config.logits_scaling
-    return hidden_btd, logits_btv
+    hidden_btd = hidden_states(model, inputs_bt)
+    weight_vd, scaling = head(model)
+    return hidden_btd, F.linear(hidden_btd / scaling, weight_vd)
 
 
-def new_map(student: Shape, d_teacher: int) -> nn.Linear:
+def new_map(student: Shape, n_components: int) -> nn.Linear:
     """The learned map of embedding-level distillation, zero at first; thrown away afterwards."""
-    learned = nn.Linear(student.d_model, d_teacher, bias=False)
+    learned = nn.Linear(student.d_model, n_components, bias=False)
     nn.init.zeros_(learned.weight)
     return learned
 

@@ -2,9 +2,10 @@
 
 import fcntl
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import torch
 import yaml
 
 from kdlaws.config import Study
-from kdlaws.errors import AllDivergedError, ConfigError, KdlawsError
-from kdlaws.lab import cache, teachers, tokens
-from kdlaws.lab.cache import CacheSpec
+from kdlaws.errors import AllDivergedError, ConfigError, InputError, KdlawsError
+from kdlaws.lab import cache_build, teachers, tokens
+from kdlaws.lab.cache import CacheSpec, is_complete
 from kdlaws.lab.corpus import Split
-from kdlaws.lab.executors import LocalProcesses, Task
-from kdlaws.lab.probe import seconds_per_token
+from kdlaws.lab.executors import LocalProcesses, Task, n_workers
+from kdlaws.lab.hooks import require_tensorboard
+from kdlaws.lab.memory import PROCESS_MB, limit_mb, reading_mb, require_room, training_mb
+from kdlaws.lab.online import OnlineSpec
+from kdlaws.lab.probe import Rates, seconds_per_token
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.tokens import Text
 from kdlaws.lab.trainer import TrunkJob, train_trunk
@@ -26,7 +30,7 @@ from kdlaws.shapes import Shape
 from kdlaws.study import Plan, PlannedRun, plan
 
 
-def dry_run(study: Study) -> tuple[Plan, Mapping[Shape, float]]:
+def dry_run(study: Study) -> tuple[Plan, Rates]:
     """Every run, and the measured seconds per token of each shape, before anything is spent.
 
     Where no token stream exists yet, tokens are estimated as bytes / 3.6.
@@ -35,8 +39,11 @@ def dry_run(study: Study) -> tuple[Plan, Mapping[Shape, float]]:
         planned = plan_study(study, Text(study))
     else:
         planned = plan(study, tokens.estimated_facts(study))
-    shapes = (run.shape for run in planned.runs)
-    return planned, seconds_per_token(shapes, study.optimiser.batch_tokens)
+    return planned, seconds_per_token(map(_batch, planned.runs))
+
+
+def _batch(run: PlannedRun) -> tuple[Shape, int]:
+    return run.shape, run.run.batch_tokens
 
 
 def train(study: Study, reporter: Reporter) -> Plan:
@@ -45,21 +52,53 @@ def train(study: Study, reporter: Reporter) -> Plan:
     Raises StoppedError when interrupted, AllDivergedError when no run reached its end, and
     KdlawsError when some runs failed; runs that landed are kept in each case.
     """
+    if study.tensorboard:
+        require_tensorboard()
+    with _tasks(study) as tasks:
+        _run(study, tasks.pending(), reporter)
+        _raise_if_all_diverged(tasks.planned)
+        return tasks.planned
+
+
+def build_caches(study: Study, reporter: Reporter) -> list[CacheSpec]:
+    """Store the outputs of the study's teachers, training those that are to be trained."""
+    with _tasks(study) as tasks:
+        _run(study, tasks.for_caches(), reporter)
+        return tasks.cache_specs()
+
+
+def cache_specs(study: Study) -> list[CacheSpec]:
+    """The stored outputs that the study's students read. Raises InputError before any training."""
+    if not (study.folder / PLAN).exists():
+        raise InputError(
+            "no study was started there", where=str(study.folder), remedy="run train.py first"
+        )
+    text = Text(study)
+    return Tasks(plan_study(study, text), text, {}).cache_specs()
+
+
+@contextmanager
+def _tasks(study: Study) -> Iterator["Tasks"]:
+    """The study's tasks, planned and written down, with its folder locked."""
     if study.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: torch finds no CUDA device", remedy="set device=cpu")
     study.folder.mkdir(parents=True, exist_ok=True)
     with study_lock(study.folder):
         text = Text(study)
         planned = plan_study(study, text)
-        rates = seconds_per_token((r.shape for r in planned.runs), study.optimiser.batch_tokens)
+        rates = seconds_per_token(map(_batch, planned.runs))
         _describe(planned, rates)
-        tasks = Tasks(planned, text, rates).pending()
-        if tasks:
-            with reporter.following(tasks) as on_tokens:
-                failed = LocalProcesses(study.workers).run(tasks, on_tokens)
-            raise_for(failed)
-        _raise_if_all_diverged(planned)
-    return planned
+        yield Tasks(planned, text, rates)
+
+
+def _run(study: Study, tasks: Sequence[Task], reporter: Reporter) -> None:
+    limit = limit_mb(study)
+    for task in tasks:
+        require_room(task.name, task.memory_mb, limit)
+    if tasks:
+        with reporter.following(tasks) as on_tokens:
+            failed = LocalProcesses(n_workers(study), limit, study.device).run(tasks, on_tokens)
+        raise_for(failed)
 
 
 def plan_study(study: Study, text: Text) -> Plan:
@@ -110,7 +149,7 @@ def study_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _describe(planned: Plan, rates: Mapping[Shape, float]) -> None:
+def _describe(planned: Plan, rates: Rates) -> None:
     """study.yaml as it was resolved, and plan.json for those who ask what is missing."""
     folder = planned.study.folder
     settings = planned.study.model_dump(mode="json")
@@ -118,10 +157,11 @@ def _describe(planned: Plan, rates: Mapping[Shape, float]) -> None:
     write_json(folder / PLAN, plan_rows(planned, rates))
 
 
-def plan_rows(planned: Plan, rates: Mapping[Shape, float]) -> list[dict[str, Any]]:
+def plan_rows(planned: Plan, rates: Rates) -> list[dict[str, Any]]:
     """What is known of each run before training, with the seconds it would take alone."""
     return [
-        planned.columns(run) | {"seconds": run.n_tokens * rates[run.shape]} for run in planned.runs
+        planned.columns(run) | {"seconds": run.n_tokens * rates[_batch(run)]}
+        for run in planned.runs
     ]
 
 
@@ -145,36 +185,51 @@ def _raise_if_all_diverged(planned: Plan) -> None:
 class Tasks:
     planned: Plan
     text: Text
-    rates: Mapping[Shape, float]
+    rates: Rates
 
     @property
     def study(self) -> Study:
         return self.planned.study
 
     def pending(self) -> list[Task]:
-        """Caches first, since students wait for them; teachers before all; then longest first."""
-        jobs = [self.job(branches) for branches in self.planned.trunks().values()]
-        open_jobs: list[TrunkJob] = []
-        for job in jobs:
-            if job.is_over():  # its sweep may have been killed just after the last record
-                shutil.rmtree(job.trunk_folder, ignore_errors=True)
-            else:
-                open_jobs.append(job)
-        specs = {job.cache.name: job.cache for job in open_jobs if job.cache}
-        parent = self.study.folder / "cache"
-        caches = [self._cache_task(s) for s in specs.values() if not (parent / s.name).exists()]
-        trunks = [self._trunk_task(job) for job in open_jobs]
-        teachers_first = [task for task in trunks if self._is_teacher(task)]
-        students = [task for task in trunks if not self._is_teacher(task)]
+        """Teachers before all, then the caches that students wait for; each longest first."""
+        students = [job for job in self._open_jobs() if job.first.run.role == "student"]
+        needed = {job.teacher for job in students if isinstance(job.teacher, CacheSpec)}
         return [
-            *sorted(teachers_first, key=lambda task: -task.seconds),
-            *sorted(caches, key=lambda task: -task.seconds),
-            *sorted(students, key=lambda task: -task.seconds),
+            *self._teachers(),
+            *self._caches(spec for spec in self.cache_specs() if spec in needed),
+            *_longest_first(map(self._trunk_task, students)),
         ]
 
-    @staticmethod
-    def _is_teacher(task: Task) -> bool:
-        return bool(task.arguments[0].first.run.role == "teacher")
+    def for_caches(self) -> list[Task]:
+        return [*self._teachers(), *self._caches(self.cache_specs())]
+
+    def cache_specs(self) -> list[CacheSpec]:
+        specs = (self._teacher_spec(run) for run in self.planned.runs)
+        return list(dict.fromkeys(spec for spec in specs if isinstance(spec, CacheSpec)))
+
+    def _open_jobs(self) -> list[TrunkJob]:
+        """Trunks with branches to run; what others left behind is removed.
+
+        Their sweep may have been killed just after the last record.
+        """
+        jobs = [self.job(branches) for branches in self.planned.trunks().values()]
+        for job in jobs:
+            if job.is_over():
+                shutil.rmtree(job.trunk_folder, ignore_errors=True)
+        return [job for job in jobs if not job.is_over()]
+
+    def _teachers(self) -> list[Task]:
+        teachers = (job for job in self._open_jobs() if job.first.run.role == "teacher")
+        return _longest_first(map(self._trunk_task, teachers))
+
+    def _caches(self, specs: Iterable[CacheSpec]) -> list[Task]:
+        missing = (s for s in specs if not is_complete(s, self._cache_folder))
+        return _longest_first(map(self._cache_task, missing))
+
+    @property
+    def _cache_folder(self) -> Path:
+        return self.study.folder / "cache"
 
     def _trunk_task(self, job: TrunkJob) -> Task:
         cooldown = self.study.optimiser.cooldown_share
@@ -185,21 +240,36 @@ class Tasks:
             name=job.first.run_id if job.first.run.role == "teacher" else job.first.trunk,
             function=train_trunk,
             arguments=(job,),
-            seconds_per_token=self.rates[job.first.shape],
+            seconds_per_token=self.rates[_batch(job.first)] + self._reading_s(job.teacher),
             n_tokens=int(n_tokens),
-            requires=f"cache of {job.cache.name}" if job.cache else None,
+            memory_mb=self._memory_mb(job),
+            requires=_requirement(job.teacher),
         )
+
+    def _memory_mb(self, job: TrunkJob) -> int:
+        needed = training_mb(*_batch(job.first), job.precision)
+        if isinstance(job.teacher, OnlineSpec):
+            needed += reading_mb(job.teacher.teacher.shape)
+        return needed
+
+    def _reading_s(self, spec: CacheSpec | OnlineSpec | None) -> float:
+        """Seconds a token of a teacher beside its student."""
+        return self._forward_s(spec.teacher.shape) if isinstance(spec, OnlineSpec) else 0.0
+
+    def _forward_s(self, size: Shape) -> float:
+        forward_share = size.forward_flops_per_token / size.training_flops_per_token
+        batch = (size, self.study.optimiser.batch_tokens)
+        return seconds_per_token([batch])[batch] * forward_share
 
     def _cache_task(self, spec: CacheSpec) -> Task:
         size = spec.teacher.shape
-        forward_share = size.forward_flops_per_token / size.training_flops_per_token
-        rate = seconds_per_token([size], self.study.optimiser.batch_tokens)[size]
         return Task(
-            name=f"cache of {spec.name}",
-            function=cache.build,
-            arguments=(spec, self.study.folder / "cache"),
-            seconds_per_token=rate * forward_share,
+            name=_cache_name(spec),
+            function=partial(cache_build.build, device=self.study.device),
+            arguments=(spec, self._cache_folder),
+            seconds_per_token=self._forward_s(size),
             n_tokens=spec.n_tokens,
+            memory_mb=PROCESS_MB + reading_mb(size),
             requires=None if spec.teacher.is_loaded else spec.teacher.run_id,
         )
 
@@ -216,9 +286,12 @@ class Tasks:
             validation_tokens=self.study.corpus.validation_tokens,
             tokenizer=self.text.folder / "tokenizer.json",
             optimiser=self.study.optimiser,
-            cache=self._cache_spec(branches[0]),
+            teacher=self._teacher_spec(branches[0]),
             dtype=self._dtype(branches[0]),
             device=self.study.device,
+            precision=self.study.matmul_precision,
+            keep_checkpoints=self.study.keep_checkpoints,
+            tensorboard=self.study.folder / "tensorboard" if self.study.tensorboard else None,
         )
 
     def _dtype(self, planned: PlannedRun) -> str:
@@ -237,28 +310,55 @@ class Tasks:
             columns["training_documents"] = read
         return columns
 
-    def _cache_spec(self, planned: PlannedRun) -> CacheSpec | None:
-        """One cache for all the runs that share a teacher and a stream."""
+    def _teacher_spec(self, planned: PlannedRun) -> CacheSpec | OnlineSpec | None:
         if planned.teacher is None:
             return None
-        sharing = [
+        stream = self.text.stream("student", planned.run.noise)
+        validation, n_ctx = self.text.stream("validation"), self.study.n_ctx
+        settings = self.study.cache
+        if settings.outputs == "online":
+            variance = settings.hidden_variance if planned.run.method == "embedding" else None
+            return OnlineSpec(planned.teacher, stream, validation, n_ctx, variance)
+        sharing = self._sharing(planned)
+        temperatures = {r.run.temperature for r in sharing if r.run.temperature is not None}
+        return CacheSpec(
+            teacher=planned.teacher,
+            stream=stream,
+            validation=validation,
+            tokenizer_sha256=self.planned.text.tokenizer_sha256,
+            n_windows=max(other.n_windows for other in sharing),
+            n_validation_windows=validation.n_windows(n_ctx, self.study.corpus.validation_tokens),
+            n_ctx=n_ctx,
+            temperatures=tuple(sorted(temperatures)),
+            with_hidden=any(other.run.method == "embedding" for other in sharing),
+            outputs=settings.outputs,
+            draws=settings.draws,
+            slices=settings.slices,
+            k=settings.k,
+            hidden_variance=settings.hidden_variance,
+        )
+
+    def _sharing(self, planned: PlannedRun) -> list[PlannedRun]:
+        """The runs that read what this one reads: those of its teacher and its stream."""
+        return [
             other
             for other in self.planned.runs
             if other.teacher == planned.teacher and other.run.noise == planned.run.noise
         ]
-        validation = self.text.stream("validation")
-        temperatures = {r.run.temperature for r in sharing if r.run.temperature is not None}
-        return CacheSpec(
-            teacher=planned.teacher,
-            stream=self.text.stream("student", planned.run.noise),
-            validation=validation,
-            n_validation_windows=validation.n_windows(
-                self.study.n_ctx, self.study.corpus.validation_tokens
-            ),
-            prefixes=tuple(sorted({other.n_windows for other in sharing})),
-            n_ctx=self.study.n_ctx,
-            temperatures=tuple(sorted(temperatures)),
-            with_hidden=any(other.run.method == "embedding" for other in sharing),
-            draws=self.study.cache.draws,
-            slices=self.study.cache.slices,
-        )
+
+
+def _longest_first(tasks: Iterable[Task]) -> list[Task]:
+    return sorted(tasks, key=lambda task: -task.seconds)
+
+
+def _cache_name(spec: CacheSpec) -> str:
+    return f"cache of {spec.name}"
+
+
+def _requirement(teacher: CacheSpec | OnlineSpec | None) -> str | None:
+    """The task that makes what a student reads of its teacher."""
+    if isinstance(teacher, CacheSpec):
+        return _cache_name(teacher)
+    if teacher is None or teacher.teacher.is_loaded:
+        return None
+    return teacher.teacher.run_id

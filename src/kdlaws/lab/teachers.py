@@ -6,6 +6,7 @@ import torch
 from transformers import GraniteForCausalLM
 
 from kdlaws.errors import ArtefactError
+from kdlaws.lab.kernels import accelerate
 from kdlaws.records import RECORD, WEIGHTS, file_digest, read_run
 from kdlaws.study import TeacherFacts
 
@@ -15,6 +16,7 @@ def load_model(folder: Path) -> GraniteForCausalLM:
     model = GraniteForCausalLM.from_pretrained(
         folder / "model", dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
+    accelerate(model)
     return model.eval().requires_grad_(False)
 
 

@@ -3,13 +3,15 @@
 A *trunk* runs at a constant rate. Each of its *branches* leaves it for a cooldown to zero, and is
 a run of its own, with a record; the trunk then goes on from where the branch left. Trunk state is
 saved where a branch leaves, and every minute, so an interrupted trunk goes on bit for bit.
+
+A batch is read in parts that fit in memory, each part's gradient normalised by the whole batch.
 """
 
 import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,21 +20,25 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kdlaws.config import Optimiser
+from kdlaws.config import Optimiser, Precision
 from kdlaws.gates import trunk_is_over
-from kdlaws.lab import objectives, students
+from kdlaws.lab import checkpoints, objectives, students
 from kdlaws.lab.cache import CacheSpec, TeacherCache
 from kdlaws.lab.export import save_model
+from kdlaws.lab.hooks import OnMetrics, metrics_hook
+from kdlaws.lab.kernels import hidden_states
+from kdlaws.lab.memory import part_windows
+from kdlaws.lab.objectives import CROSS_ENTROPY, TokenLoss
+from kdlaws.lab.online import OnlineSpec, OnlineTeacher
+from kdlaws.lab.targets import Targets
 from kdlaws.lab.tokens import Sampler, TokenStream, load_tokenizer
 from kdlaws.records import (
     RECORD,
     WEIGHTS,
     file_digest,
     finite,
-    read_json,
     read_record,
     write_json,
     write_text,
@@ -56,9 +62,12 @@ class TrunkJob:
     validation_tokens: int
     tokenizer: Path
     optimiser: Optimiser
-    cache: CacheSpec | None
+    teacher: CacheSpec | OnlineSpec | None
     dtype: str
     device: str
+    precision: Precision
+    keep_checkpoints: int
+    tensorboard: Path | None
 
     @property
     def first(self) -> PlannedRun:
@@ -91,17 +100,27 @@ def train_trunk(job: TrunkJob, on_tokens: Callable[[int], None]) -> None:
     """Train what is missing of a trunk. ``on_tokens`` is told of tokens as they are trained on."""
     pending = [branch for branch in job.branches if not job.is_done(branch)]
     if pending and not job.is_over():
-        trunk = _Trunk(job, on_tokens)
-        trunk.resume(latest=_cooldown_start(job, pending[0]))
-        try:
-            for branch in pending:
-                trunk.train_branch(branch)
-                if job.is_over():
-                    break
-        except BaseException:
-            trunk.save_if_on_trunk()
-            raise
+        with metrics_hook(job.tensorboard, job.first.trunk) as on_metrics:
+            _train_branches(job, pending, on_tokens, on_metrics)
     shutil.rmtree(job.trunk_folder, ignore_errors=True)
+
+
+def _train_branches(
+    job: TrunkJob,
+    pending: Sequence[PlannedRun],
+    on_tokens: Callable[[int], None],
+    on_metrics: OnMetrics,
+) -> None:
+    trunk = _Trunk(job, on_tokens, on_metrics)
+    trunk.resume(latest=_cooldown_start(job, pending[0]))
+    try:
+        for branch in pending:
+            trunk.train_branch(branch)
+            if job.is_over():
+                return
+    except BaseException:
+        trunk.save_if_on_trunk()
+        raise
 
 
 def _cooldown_start(job: TrunkJob, branch: PlannedRun) -> int:
@@ -109,27 +128,38 @@ def _cooldown_start(job: TrunkJob, branch: PlannedRun) -> int:
 
 
 class _Trunk:
-    def __init__(self, job: TrunkJob, on_tokens: Callable[[int], None]) -> None:
-        self.job, self.on_tokens = job, on_tokens
-        shape, batch = job.first.shape, job.first.run.batch_tokens
+    def __init__(
+        self, job: TrunkJob, on_tokens: Callable[[int], None], on_metrics: OnMetrics
+    ) -> None:
+        self.job, self.on_tokens, self.on_metrics = job, on_tokens, on_metrics
+        run, shape = job.first.run, job.first.shape
         self.device = torch.device(job.device)
-        self.model = students.build(shape, job.first.run.seed).train()
-        self.model.to(device=self.device)
-        self.cache = TeacherCache(job.folder / "cache", job.cache) if job.cache else None
+        torch.manual_seed(run.seed)
+        self.model = students.build(shape, run.seed).train().to(device=self.device)
+        self.teacher = self._new_teacher()
         self.map = self._new_map()
         self.optimiser = self._new_optimiser()
-        self.sampler = Sampler(job.first.n_windows, batch // shape.n_ctx, job.first.run.seed)
+        batch_windows = run.batch_tokens // shape.n_ctx
+        self.part_windows = part_windows(shape, batch_windows, job.precision)
+        self.sampler = Sampler(job.first.n_windows, batch_windows, run.seed)
         self.progress = Progress()
         self.diverged = False
         self._cooling = False
         self._saved_at = time.monotonic()
 
+    def _new_teacher(self) -> TeacherCache | OnlineTeacher | None:
+        if isinstance(self.job.teacher, CacheSpec):
+            return TeacherCache(self.job.folder / "cache", self.job.teacher)
+        if isinstance(self.job.teacher, OnlineSpec):
+            return OnlineTeacher(self.job.teacher, self.device)
+        return None
+
     def _new_map(self) -> nn.Linear | None:
         if self.job.first.run.method != "embedding":
             return None
-        assert self.cache is not None
-        d_teacher = self.cache.spec.teacher.shape.d_model
-        return students.new_map(self.job.first.shape, d_teacher).to(self.device)
+        assert self.teacher is not None
+        n_components = self.teacher.n_components
+        return students.new_map(self.job.first.shape, n_components).to(self.device)
 
     def _new_optimiser(self) -> torch.optim.AdamW:
         shape, rate = self.job.first.shape, self.job.first.run.learning_rate
@@ -153,64 +183,109 @@ class _Trunk:
         if branch is not self.job.branches[-1] and not self.diverged:
             self._save()
         trunk_progress = self._copy_progress()
-        self._cooling = True
-        while self.progress.step < branch.n_steps and not self.diverged:
-            done = (self.progress.step - start) / (branch.n_steps - start)
-            self._step(1.0 - math.sqrt(done))
+        self._cool_down(branch, start)
         self._finish(branch)
         self._restore(at_start)
-        self.progress = trunk_progress
-        self._cooling = False
+        self.progress, self._cooling = trunk_progress, False
+
+    def _cool_down(self, branch: PlannedRun, start: int) -> None:
+        of_trunk, self._cooling = self.on_metrics, True
+        with metrics_hook(self.job.tensorboard, branch.run_id) as self.on_metrics:
+            while self.progress.step < branch.n_steps and not self.diverged:
+                done = (self.progress.step - start) / (branch.n_steps - start)
+                self._step(1.0 - math.sqrt(done))
+        self.on_metrics = of_trunk
 
     def _step(self, rate_factor: float) -> None:
         wall, cpu = time.monotonic(), time.process_time()
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * rate_factor
-        loss = self._loss(self.progress.step)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self._gradients(self.progress.step)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.job.optimiser.clip)
         if self.map is not None:
             nn.utils.clip_grad_norm_(self.map.parameters(), self.job.optimiser.clip)
         self.optimiser.step()
         self.progress.step += 1
-        self._note(float(loss.detach()), float(norm), rate_factor)
+        self._note(loss, float(norm), rate_factor)
         self.progress.wall_s += time.monotonic() - wall
         self.progress.cpu_s += time.process_time() - cpu
         self.on_tokens(self.job.first.run.batch_tokens)
 
-    def _loss(self, step: int) -> Tensor:
-        run, shape = self.job.first.run, self.job.first.shape
-        windows = self.sampler.indices(step)
-        inputs_bt, targets_bt = (
-            torch.from_numpy(ids).to(self.device)
-            for ids in self.job.stream.windows(windows, shape.n_ctx)
+    def _gradients(self, step: int) -> float:
+        """Those of the batch's loss, which is returned; a part of the batch at a time."""
+        windows, epochs = self.sampler.indices(step), self.sampler.epochs(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for start in range(0, len(windows), self.part_windows):
+            part = slice(start, start + self.part_windows)
+            loss = self._loss(windows[part], epochs[part])
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def _loss(self, windows: np.ndarray, epochs: np.ndarray) -> Tensor:
+        """What these windows add to the batch's mean loss over tokens."""
+        run = self.job.first.run
+        inputs_bt, labels_bt = self._read(self.job.stream, windows)
+        with self._precision():
+            hidden_btd = hidden_states(self.model, inputs_bt)
+            targets, loss = self._targets(windows, epochs)
+            value = self._next_token_loss(hidden_btd, labels_bt, targets, loss, run.batch_tokens)
+            if run.embedding_weight is not None:
+                share = labels_bt.numel() / run.batch_tokens
+                value = value + run.embedding_weight * share * self._unexplained(
+                    hidden_btd, windows
+                )
+        return value
+
+    def _next_token_loss(
+        self,
+        hidden_btd: Tensor,
+        labels_bt: Tensor,
+        targets: Targets | None,
+        loss: TokenLoss,
+        n_tokens: int | None,
+    ) -> Tensor:
+        weight_vd, logits_scaling = students.head(self.model)
+        return objectives.linear_loss(
+            hidden_btd.flatten(0, 1),
+            weight_vd,
+            labels_bt.flatten(),
+            targets,
+            loss,
+            logits_scaling=logits_scaling,
+            n_tokens=n_tokens,
         )
-        hidden_btd, logits_btv = students.forward(self.model, inputs_bt)
-        if run.method == "scratch":
-            return objectives.cross_entropy(logits_btv, targets_bt)
-        assert self.cache is not None
-        if run.method == "token":
-            assert run.kd_weight is not None
-            assert run.temperature is not None
-            epochs = self.sampler.epochs(step)
-            return objectives.token_loss(
-                logits_btv,
-                targets_bt,
-                self.cache.draws(run.temperature, windows, epochs).to(self.device),
-                self.cache.entropy(run.temperature, windows).to(self.device),
-                kd_weight=run.kd_weight,
-                temperature=run.temperature,
-            )
+
+    def _targets(self, windows: np.ndarray, epochs: np.ndarray) -> tuple[Targets | None, TokenLoss]:
+        run = self.job.first.run
+        if run.method != "token":
+            return None, CROSS_ENTROPY
+        assert self.teacher is not None
+        assert run.kd_weight is not None
+        assert run.temperature is not None
+        assert run.divergence is not None
+        loss = TokenLoss(run.kd_weight, run.temperature, run.divergence, run.jsd_beta or 0.5)
+        targets = self.teacher.token(run.temperature, windows, epochs)
+        return targets.to(self.device), loss
+
+    def _unexplained(
+        self, hidden_btd: Tensor, windows: np.ndarray, *, validation: bool = False
+    ) -> Tensor:
         assert self.map is not None
-        assert run.embedding_weight is not None
-        return objectives.embedding_loss(
-            logits_btv,
-            targets_bt,
-            self.map(hidden_btd),
-            self.cache.hidden(windows, self.job.first.n_windows).to(self.device),
-            embedding_weight=run.embedding_weight,
-        )
+        assert self.teacher is not None
+        components_btd = self.teacher.hidden(windows, validation=validation).to(self.device)
+        d_teacher = self.teacher.spec.teacher.shape.d_model
+        mapped_btd = self.map(hidden_btd)
+        return objectives.unexplained(mapped_btd, components_btd, d_teacher)
+
+    def _read(self, stream: TokenStream, windows: np.ndarray) -> tuple[Tensor, Tensor]:
+        inputs, labels = stream.windows(windows, self.job.first.shape.n_ctx)
+        return torch.from_numpy(inputs).to(self.device), torch.from_numpy(labels).to(self.device)
+
+    def _precision(self) -> torch.autocast:
+        is_half = self.job.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_half)
 
     def _note(self, loss: float, norm: float, rate_factor: float) -> None:
         """Keep the metrics, and notice divergence: no loss, or twice that of a uniform guess."""
@@ -220,10 +295,9 @@ class _Trunk:
         self.diverged = not math.isfinite(loss) or loss > limit
         if step % METRICS_EVERY == 0 or step == 1 or self.diverged:
             n_tokens = step * self.job.first.run.batch_tokens
-            self.progress.metrics.append(
-                {"step": step, "n_tokens": n_tokens, "loss": loss, "grad_norm": norm}
-                | {"rate": rate_factor}
-            )
+            values = {"n_tokens": n_tokens, "loss": loss, "grad_norm": norm, "rate": rate_factor}
+            self.progress.metrics.append({"step": step} | values)
+            self.on_metrics(step, values)
 
     # -- what a branch leaves behind --------------------------------------------------------
 
@@ -240,9 +314,11 @@ class _Trunk:
             "cpu_s": self.progress.cpu_s,
             "versions": {name: version(name) for name in ("kdlaws", "torch", "transformers")},
         }
-        if self.cache is not None:
-            key = "teacher_stream_cross_entropy"
-            record[key] = self.cache.manifest[key]
+        if isinstance(self.teacher, TeacherCache):
+            cross_entropy = self.teacher.cross_entropy(self.job.first.n_windows)
+            record["teacher_stream_cross_entropy"] = cross_entropy
+        if self.map is not None:
+            record["student_flops"] = branch.flops_with_map(self.map.out_features).student
         lines = (json.dumps(finite(row)) for row in self.progress.metrics)
         write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
         write_text(folder / "run.yaml", self._describe(branch))
@@ -270,37 +346,40 @@ class _Trunk:
         ``rank_floor`` is the least 1 - R^2 on the training stream that the student's width allows.
         """
         self.model.eval()
-        stream, shape = self.job.validation, self.job.first.shape
-        n_windows = stream.n_windows(shape.n_ctx, self.job.validation_tokens)
+        stream, n_ctx = self.job.validation, self.job.first.shape.n_ctx
+        n_windows = stream.n_windows(n_ctx, self.job.validation_tokens)
         nll = unexplained = 0.0
         for start in range(0, n_windows, VALIDATION_BATCH):
             rows = np.arange(start, min(start + VALIDATION_BATCH, n_windows))
-            inputs_bt, targets_bt = (
-                torch.from_numpy(ids).to(self.device) for ids in stream.windows(rows, shape.n_ctx)
-            )
-            with torch.inference_mode():
-                hidden_btd, logits_btv = students.forward(self.model, inputs_bt)
-                nll += objectives.cross_entropy(logits_btv, targets_bt).item() * len(rows)
-                if self.map is not None and self.cache is not None:
-                    z_btd = self.cache.hidden(rows, self.job.first.n_windows, validation=True)
-                    left = objectives.unexplained(self.map(hidden_btd), z_btd.to(self.device))
+            inputs_bt, labels_bt = self._read(stream, rows)
+            with torch.no_grad(), self._precision():
+                hidden_btd = hidden_states(self.model, inputs_bt)
+                loss = self._next_token_loss(hidden_btd, labels_bt, None, CROSS_ENTROPY, None)
+                nll += loss.item() * len(rows)
+                if self.map is not None:
+                    left = self._unexplained(hidden_btd, rows, validation=True)
                     unexplained += left.item() * len(rows)
         self.model.train()
         measured = {"validation_cross_entropy": nll / n_windows}
-        if self.map is not None and self.cache is not None:
-            measured["validation_unexplained"] = unexplained / n_windows
-            measured["rank_floor"] = self.cache.rank_floor(shape.d_model, self.job.first.n_windows)
+        if self.map is not None:
+            assert self.teacher is not None
+            dropped = self.teacher.hidden_dropped
+            measured["validation_unexplained"] = unexplained / n_windows + dropped
+            measured["rank_floor"] = self.teacher.rank_floor(self.job.first.shape.d_model)
         return measured
 
     # -- checkpoints ------------------------------------------------------------------------
 
     def _capture(self) -> dict[str, Tensor]:
-        """Every tensor that training changes, copied."""
+        """Every tensor that training changes, copied; the state of random numbers among them."""
         tensors = {f"model.{name}": w for name, w in self.model.named_parameters()}
         if self.map is not None:
             tensors["map"] = self.map.weight
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
@@ -316,18 +395,22 @@ class _Trunk:
                 state.setdefault(int(index), {})[key] = tensor
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        torch.set_rng_state(tensors["random.cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"].cpu(), self.device)
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.job.trunk_folder / "checkpoint"
 
     def _save(self) -> None:
-        """Weights first, then the small file that names them: a checkpoint is whole or absent."""
-        folder = self.job.trunk_folder / "checkpoint"
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = folder / f"{self.progress.step}.safetensors"
-        save_file(self._capture(), weights.with_suffix(".partial"))
-        weights.with_suffix(".partial").replace(weights)
-        write_json(folder / "progress.json", asdict(self.progress))
-        for old in folder.glob("*.safetensors"):
-            if old != weights:
-                old.unlink()
+        checkpoints.save(
+            self._checkpoints,
+            self.progress.step,
+            self._capture(),
+            asdict(self.progress),
+            keep=self.job.keep_checkpoints,
+        )
         self._saved_at = time.monotonic()
 
     def save_if_on_trunk(self) -> None:
@@ -336,16 +419,13 @@ class _Trunk:
             self._save()
 
     def resume(self, latest: int) -> None:
-        """Go on from the checkpoint, if there is one from no later than step ``latest``."""
-        folder = self.job.trunk_folder / "checkpoint"
-        if not (folder / "progress.json").exists():
-            return
-        progress = Progress(**read_json(folder / "progress.json"))
-        weights = folder / f"{progress.step}.safetensors"
-        if progress.step <= latest and weights.exists():
-            self._restore(load_file(weights))
-            self.progress = progress
-            self.on_tokens(progress.step * self.job.first.run.batch_tokens)
+        """Go on from the last sound checkpoint of no later than step ``latest``, if any."""
+        found = checkpoints.load(self._checkpoints, latest)
+        if found is not None:
+            tensors, progress = found
+            self._restore(tensors)
+            self.progress = Progress(**progress)
+            self.on_tokens(self.progress.step * self.job.first.run.batch_tokens)
 
     def _copy_progress(self) -> Progress:
         return replace(self.progress, metrics=list(self.progress.metrics))
