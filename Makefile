@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 
 python := $(VENV)/bin/python
+peers := .venv-peers
 made := $(VENV)/pyvenv.cfg
 installed := $(VENV)/.installed
 installed_dev := $(VENV)/.installed-dev
@@ -34,7 +35,7 @@ check: $(installed_dev) ## lint, format, types, the examples in the documentatio
 campaign: $(installed) ## how often intervals hold the truth: simulated studies, an hour
 	OPENBLAS_NUM_THREADS=1 $(python) benchmarks/coverage.py
 
-bench: $(installed) ## what benchmarks/*.md rest on: hours
+bench: $(installed) $(peers)/.installed ## what benchmarks/*.md rest on: hours
 	OPENBLAS_NUM_THREADS=1 $(python) benchmarks/fitting.py
 	OPENBLAS_NUM_THREADS=1 $(python) benchmarks/fitting.py --busbridge
 	$(python) train.py configs/tuning.yaml
@@ -42,6 +43,10 @@ bench: $(installed) ## what benchmarks/*.md rest on: hours
 	$(python) benchmarks/tuning.py runs/tuning/table.csv
 	$(python) benchmarks/branches.py
 	$(python) benchmarks/dense.py
+	$(python) benchmarks/study.py lengths
+	$(python) benchmarks/study.py fractions 32/1,96/3
+	$(peers)/bin/python benchmarks/training.py
+	$(peers)/bin/python benchmarks/training.py --shares
 
 teachers: $(installed) ## train the shipped teachers again
 	$(python) train.py configs/teachers.yaml
@@ -50,6 +55,15 @@ teachers: $(installed) ## train the shipped teachers again
 clean: ## remove the environment, builds and caches; runs stay
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
+
+# Other people's trainers, for benchmarks/training.py alone. Liger asks for a GPU compiler that its
+# chunked losses do not need.
+$(peers)/.installed: benchmarks/requirements-peers.txt $(installed)
+	$(PYTHON) -m venv $(peers)
+	$(peers)/bin/python -m pip install "$$(grep '^torch==' requirements.txt)"
+	$(peers)/bin/python -m pip install -r benchmarks/requirements-peers.txt
+	$(peers)/bin/python -m pip install --no-deps liger-kernel==0.8.5
+	@touch $@
 
 # Says what is wrong with an interpreter, however old, or nothing.
 complaint := import sys; v = sys.version_info[:3]; v < (3, 11) and sys.stdout.write( \
