@@ -42,7 +42,7 @@ _NUMBERS = (
 class Teacher:
     """A teacher that students of the study learned from; NaN is unknown.
 
-    ``stream_cross_entropy`` is on the text that its students read.
+    ``stream_cross_entropy`` is on all of the text that its students read.
     """
 
     run_id: str
@@ -118,7 +118,7 @@ class Evidence:
             run_id,
             _first_known(rows["teacher_n_params_non_embedding"], own[N]),
             _first_known(rows["teacher_cross_entropy"], own["cross_entropy"]),
-            _first_known(rows["teacher_stream_cross_entropy"][rows["noise"].fillna(0) == 0]),
+            _first_known(_most_text_first(rows)["teacher_stream_cross_entropy"]),
         )
 
     @property
@@ -275,6 +275,12 @@ def _whole(frame: "DataFrame") -> "DataFrame":
     whole["selected"] = whole["selected"].eq(True)
     whole["status"] = whole["status"].fillna("done")
     return whole.copy()  # in one piece again after the columns that were set
+
+
+def _most_text_first(rows: "DataFrame") -> "DataFrame":
+    """The runs on clean text: a fraction's teacher has read the fraction only."""
+    clean = rows[rows["noise"].fillna(0) == 0]
+    return clean.sort_values("fraction", ascending=False, kind="stable")
 
 
 def _first_known(*columns: Iterable[float]) -> float:
