@@ -44,7 +44,7 @@ bench: $(installed) $(peers)/.installed ## what benchmarks/*.md rest on: hours
 	$(python) benchmarks/branches.py
 	$(python) benchmarks/dense.py
 	$(python) benchmarks/study.py lengths
-	$(python) benchmarks/study.py fractions 32/1,96/3
+	$(python) benchmarks/study.py fractions 64/2
 	$(peers)/bin/python benchmarks/training.py
 	$(peers)/bin/python benchmarks/training.py --shares
 
