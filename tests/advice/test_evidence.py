@@ -40,6 +40,25 @@ def test_noise_other_weights_and_other_teachers_are_kept_apart(evidence: Evidenc
     assert (evidence.comparable["noise"] == 0).all()
 
 
+def test_divergences_are_not_compared_with_each_other(study_of: Callable[..., Evidence]) -> None:
+    """Nor stored outputs with a teacher beside its student; what is not said is no reason."""
+    usual, others = ("forward_kl", "online", None), [("reverse_kl", "online", None)] * 2
+    asked = [
+        *[usual] * 3,
+        *others,
+        ("jensen_shannon", "online", 0.1),
+        ("forward_kl", "sampled", None),
+    ]
+    cells = [
+        {"method": "token", "size": 0, "fraction": 1.0, "n_tokens": 70_000 + place}
+        | {"cross_entropy": 3.0, "divergence": name, "teacher_outputs": outputs, "jsd_beta": beta}
+        for place, (name, outputs, beta) in enumerate(asked)
+    ]
+    assert list(study_of(cells).comparable["n_tokens"]) == [70_000, 70_001, 70_002]
+    unsaid = [cell | {"divergence": None, "teacher_outputs": None} for cell in cells]
+    assert len(study_of(unsaid).comparable) == len(cells)
+
+
 def test_settings_are_usual_for_an_amount_of_data(study_of: Callable[..., Evidence]) -> None:
     """A tenth of the data has a batch of its own; of each batch one run is out of place."""
     cells = [

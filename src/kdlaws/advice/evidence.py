@@ -27,10 +27,17 @@ METHODS = ("scratch", "token", "embedding")
 N = "n_params_non_embedding"
 
 # What the report reads; a table that lacks one of these has it empty, and the report says so.
-_TEXTS = ("run_id", "study", "role", "method", "trunk", "teacher", "status", "device", "corpus")
-_SETTINGS = ("kd_weight", "temperature", "embedding_weight", "learning_rate", "batch_tokens")
+_TEXT_SETTINGS = ("divergence", "teacher_outputs")
+_NUMBER_SETTINGS = (
+    *("jsd_beta", "kd_weight", "temperature", "embedding_weight", "learning_rate", "batch_tokens"),
+)
+_SETTINGS = (*_TEXT_SETTINGS, *_NUMBER_SETTINGS)
+_TEXTS = (
+    *("run_id", "study", "role", "method", "trunk", "teacher", "status", "device", "corpus"),
+    *_TEXT_SETTINGS,
+)
 _NUMBERS = (
-    *(N, "n_tokens", "n_unique_tokens", "fraction", "epochs", "seed", "noise", *_SETTINGS),
+    *(N, "n_tokens", "n_unique_tokens", "fraction", "epochs", "seed", "noise", *_NUMBER_SETTINGS),
     *("teacher_n_params_non_embedding", "teacher_cross_entropy", "teacher_overlap"),
     "teacher_stream_cross_entropy",
     *("cross_entropy", "cross_entropy_se", "perplexity"),
@@ -132,7 +139,10 @@ class Evidence:
 
     @cached_property
     def usual(self) -> "DataFrame":
-        """Students at the most frequent weights, rate and batch of their method and data."""
+        """Students at the most frequent divergence, outputs, weights, rate and batch of their kind.
+
+        A kind is a method on a fraction of the data.
+        """
         rows = self.students
         for setting in _SETTINGS:
             cells = rows.groupby(["method", "fraction"], dropna=False)[setting]
@@ -287,6 +297,6 @@ def _first_known(*columns: Iterable[float]) -> float:
     return next((float(v) for column in columns for v in column if not math.isnan(v)), math.nan)
 
 
-def _most_frequent(values: Any) -> float:
+def _most_frequent(values: Any) -> Any:
     modes = values.mode()
-    return float(modes.iloc[0]) if len(modes) else math.nan
+    return modes.iloc[0] if len(modes) else math.nan

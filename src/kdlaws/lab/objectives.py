@@ -4,6 +4,9 @@ No tensor of tokens x vocabulary is ever held, nor an autograd graph over one: l
 chunk of tokens at a time, and the gradient of each loss with respect to them is known in closed
 form, so loss and gradients come out of one pass.
 
+Under autocast the products are in half precision; the loss, its gradient with respect to the
+logits, and the sum of the weight's gradient over chunks are not.
+
 Legend: n tokens (sequences and positions flattened), c tokens of a chunk, k ids, v vocabulary,
 d width of a hidden state; z logits, p the teacher's and q the student's distribution, T the
 softmax temperature.
@@ -105,14 +108,15 @@ class _LinearLoss(torch.autograd.Function):
         grad_weight_vd: Tensor | None = None
         for rows in _chunks(len(hidden_nd), weight_vd):
             scaled_cd = hidden_nd[rows] / logits_scaling
-            z_cv = matmul_nt(scaled_cd, weight_vd)
+            z_cv = matmul_nt(scaled_cd, weight_vd).to(total.dtype)
             given = targets and targets.rows(rows)
             loss_c, grad_cv = _value_and_grad(z_cv, labels_n[rows], given, loss)
+            grad_cv = grad_cv.to(scaled_cd.dtype)
             total += loss_c.sum() * scale
             if grad_hidden_nd is not None:
                 factor = scale / logits_scaling
                 grad_hidden_nd[rows] = matmul_nt(grad_cv, weight_vd.t()) * factor
-                part_vd = matmul_nt(grad_cv.t(), (scaled_cd * scale).t())
+                part_vd = matmul_nt(grad_cv.t(), (scaled_cd * scale).t()).to(weight_vd.dtype)
                 grad_weight_vd = part_vd if grad_weight_vd is None else grad_weight_vd.add_(part_vd)
         if wants_grad:
             if grad_weight_vd is None:
@@ -177,7 +181,8 @@ def _divergence(z_cv: Tensor, targets: Targets, loss: TokenLoss) -> tuple[Tensor
     if isinstance(targets, Dense):
         return _forward_kl_of_all(z_cv, targets)
     assert isinstance(targets, Online)
-    teacher_cv = matmul_nt(targets.hidden_nd / targets.logits_scaling, targets.weight_vd)
+    scaled_cd = targets.hidden_nd / targets.logits_scaling
+    teacher_cv = matmul_nt(scaled_cd, targets.weight_vd).to(z_cv.dtype)
     if loss.temperature != 1:
         teacher_cv = teacher_cv / loss.temperature
     log_p_cv, log_q_cv = F.log_softmax(teacher_cv, dim=-1), F.log_softmax(z_cv, dim=-1)
@@ -216,14 +221,14 @@ def _forward_kl_of_buckets(z_cv: Tensor, targets: TopK) -> tuple[Tensor, Tensor]
 def _forward_kl_of_all(z_cv: Tensor, targets: Dense) -> tuple[Tensor, Tensor]:
     log_q_cv = F.log_softmax(z_cv, dim=-1)
     p_cv = targets.p_nv.to(log_q_cv.dtype)
-    loss_c = -torch.einsum("cv,cv->c", p_cv, log_q_cv) - targets.entropy_n
+    loss_c = -_dot(p_cv, log_q_cv) - targets.entropy_n
     return loss_c, log_q_cv.exp_().sub_(p_cv)
 
 
 def _forward_kl(log_p_cv: Tensor, log_q_cv: Tensor, _: float) -> tuple[Tensor, Tensor]:
     """KL(p || q); d/dz = q - p."""
     p_cv = log_p_cv.exp()
-    loss_c = torch.einsum("cv,cv->c", p_cv, log_p_cv.sub_(log_q_cv))
+    loss_c = _dot(p_cv, log_p_cv.sub_(log_q_cv))
     return loss_c, log_q_cv.exp_().sub_(p_cv)
 
 
@@ -231,7 +236,7 @@ def _reverse_kl(log_p_cv: Tensor, log_q_cv: Tensor, _: float) -> tuple[Tensor, T
     """KL(q || p); d/dz = q (log q - log p - KL)."""
     q_cv = log_q_cv.exp()
     ratio_cv = log_q_cv.sub_(log_p_cv)
-    loss_c = torch.einsum("cv,cv->c", q_cv, ratio_cv)
+    loss_c = _dot(q_cv, ratio_cv)
     return loss_c, ratio_cv.sub_(loss_c[:, None]).mul_(q_cv)
 
 
@@ -243,11 +248,17 @@ def _jensen_shannon(log_p_cv: Tensor, log_q_cv: Tensor, beta: float) -> tuple[Te
     """
     p_cv, q_cv = log_p_cv.exp(), log_q_cv.exp()
     log_m_cv = (beta * p_cv + (1 - beta) * q_cv).log_()
-    of_p_c = torch.xlogy(p_cv, p_cv).sum(dim=-1) - torch.einsum("cv,cv->c", p_cv, log_m_cv)
+    of_p_c = torch.xlogy(p_cv, p_cv).sum(dim=-1) - _dot(p_cv, log_m_cv)
     ratio_cv = log_q_cv.sub_(log_m_cv)
-    of_q_c = torch.einsum("cv,cv->c", q_cv, ratio_cv)
+    of_q_c = _dot(q_cv, ratio_cv)
     grad_cv = ratio_cv.sub_(of_q_c[:, None]).mul_(q_cv).mul_(1 - beta)
     return beta * of_p_c + (1 - beta) * of_q_c, grad_cv
+
+
+def _dot(a_cv: Tensor, b_cv: Tensor) -> Tensor:
+    """The sum over ids, in the precision of its operands: autocast would take half of it."""
+    with torch.autocast(a_cv.device.type, enabled=False):
+        return torch.einsum("cv,cv->c", a_cv, b_cv)
 
 
 _OF_ALL: dict[Divergence, Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]] = {

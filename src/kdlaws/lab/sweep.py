@@ -202,7 +202,10 @@ class Tasks:
         ]
 
     def for_caches(self) -> list[Task]:
-        return [*self._teachers(), *self._caches(self.cache_specs())]
+        """The caches, and before them the teachers that are read for them."""
+        specs = self.cache_specs()
+        read = {spec.teacher.run_id for spec in specs}
+        return [*(t for t in self._teachers() if t.name in read), *self._caches(specs)]
 
     def cache_specs(self) -> list[CacheSpec]:
         specs = (self._teacher_spec(run) for run in self.planned.runs)

@@ -178,10 +178,10 @@ class _Trunk:
         while self.progress.step < start and not self.diverged:
             self._step(min(1.0, (self.progress.step + 1) / branch.warmup_steps))
             if time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
-                self._save()
+                self._save(self._capture())
         at_start = self._capture()
         if branch is not self.job.branches[-1] and not self.diverged:
-            self._save()
+            self._save(at_start)
         trunk_progress = self._copy_progress()
         self._cool_down(branch, start)
         self._finish(branch)
@@ -396,18 +396,19 @@ class _Trunk:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         torch.set_rng_state(tensors["random.cpu"])
-        if self.device.type == "cuda":
+        # The device is no part of a run's identity: a trunk may go on where it did not begin.
+        if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"].cpu(), self.device)
 
     @property
     def _checkpoints(self) -> Path:
         return self.job.trunk_folder / "checkpoint"
 
-    def _save(self) -> None:
+    def _save(self, tensors: dict[str, Tensor]) -> None:
         checkpoints.save(
             self._checkpoints,
             self.progress.step,
-            self._capture(),
+            tensors,
             asdict(self.progress),
             keep=self.job.keep_checkpoints,
         )
@@ -416,7 +417,7 @@ class _Trunk:
     def save_if_on_trunk(self) -> None:
         """Called when training is stopped; a cooldown is done again from its start."""
         if not self._cooling:
-            self._save()
+            self._save(self._capture())
 
     def resume(self, latest: int) -> None:
         """Go on from the last sound checkpoint of no later than step ``latest``, if any."""
