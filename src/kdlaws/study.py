@@ -440,6 +440,8 @@ def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
         "divergence": run.divergence,
         "jsd_beta": run.jsd_beta,
         "teacher_outputs": _teacher_outputs(plan.study.cache, run.method),
+        "cache": plan.study.cache.model_dump(include=_read_of_cache(plan.study.cache, run.method)),
+        "precision": plan.study.matmul_precision,
         "init": "random",
         "corpus": plan.text.corpus,
         "corpus_sha256": plan.text.corpus_sha256,

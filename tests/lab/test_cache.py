@@ -394,9 +394,13 @@ def test_a_shard_that_is_cut_short_is_refused(built: TeacherCache) -> None:
         built.token(1.0, ROWS, FIRST)
 
 
-def test_a_cache_does_not_grow_by_other_weights(spec: CacheSpec, built: TeacherCache) -> None:
+def test_outputs_of_other_weights_are_neither_read_nor_added_to(
+    spec: CacheSpec, built: TeacherCache
+) -> None:
     """A teacher that was trained again has the same name."""
     write_teacher(spec.teacher.folder, seed=2)
+    with pytest.raises(ArtefactError, match="outputs of other weights"):
+        TeacherCache(built.folder.parent, spec)
     with pytest.raises(ArtefactError, match="outputs of other weights"):
         build(replace(spec, n_windows=SHARD_WINDOWS + 1), built.folder.parent)
 

@@ -26,7 +26,7 @@ from kdlaws.lab.components import Components
 from kdlaws.lab.sampling import Arrays, Form, form_of
 from kdlaws.lab.targets import Targets
 from kdlaws.lab.tokens import TokenStream
-from kdlaws.records import digest, read_json
+from kdlaws.records import digest, read_json, read_record
 from kdlaws.study import TeacherFacts
 
 CACHE_RECIPE = 2
@@ -137,6 +137,7 @@ class TeacherCache:
     def __init__(self, parent: Path, spec: CacheSpec) -> None:
         self.folder, self.spec = parent / spec.name, spec
         self.manifest = read_manifest(self.folder, spec)
+        require_teachers_weights(self.folder, self.manifest, spec)
         self._opened: dict[str, dict[str, dict[str, np.ndarray]]] = {}
         basis = [BASIS] if spec.with_hidden else []
         for file in (*basis, *(shard.file for shard in spec.shards)):
@@ -241,6 +242,17 @@ def read_components(folder: Path) -> Components:
         scale=float(arrays["scale"][0]),
         variance_shares=arrays["variance_shares"],
     )
+
+
+def require_teachers_weights(folder: Path, manifest: dict[str, Any], spec: CacheSpec) -> None:
+    """A teacher that was trained again has its name, but not to the last bit its numbers."""
+    recorded = read_record(spec.teacher.folder).get("weights_sha256")
+    if manifest["teacher_weights_sha256"] != recorded:
+        raise ArtefactError(
+            "what is stored are outputs of other weights of the same teacher",
+            where=str(folder),
+            remedy="remove the folder; it will be made again",
+        )
 
 
 def read_manifest(folder: Path, spec: CacheSpec) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import kdlaws
-from kdlaws.errors import ArtefactError
 from kdlaws.lab.cache import (
     BASIS,
     MANIFEST,
@@ -20,12 +19,14 @@ from kdlaws.lab.cache import (
     Shard,
     read_arrays,
     read_components,
+    read_manifest,
+    require_teachers_weights,
     stored_entries,
 )
 from kdlaws.lab.cache_outputs import SAMPLER, SEED, ReadingTeacher
 from kdlaws.lab.components import BASIS_WINDOWS, principal_components
 from kdlaws.lab.sampling import Arrays
-from kdlaws.records import SCHEMA, file_digest, read_json, write_json
+from kdlaws.records import SCHEMA, file_digest, write_json
 
 
 def build(
@@ -45,23 +46,13 @@ def build(
         return
     teacher = ReadingTeacher(spec, folder, device)
     if entries:
-        _require_same_weights(folder, teacher)
+        require_teachers_weights(folder, read_manifest(folder, spec), spec)
     folder.mkdir(parents=True, exist_ok=True)
     writer = _Writer(spec, folder, entries, teacher)
     if spec.with_hidden and BASIS not in entries:
         writer.write_basis()
     for shard in missing:
         writer.write_shard(shard, on_tokens)
-
-
-def _require_same_weights(folder: Path, teacher: ReadingTeacher) -> None:
-    """A teacher that was trained again has its name, but not to the last bit its numbers."""
-    if read_json(folder / MANIFEST)["teacher_weights_sha256"] != teacher.weights_sha256:
-        raise ArtefactError(
-            "what is stored are outputs of other weights of the same teacher",
-            where=str(folder),
-            remedy="remove the folder; it will be made again",
-        )
 
 
 class _Writer:

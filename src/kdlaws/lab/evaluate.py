@@ -153,7 +153,8 @@ def _measure_missing(planned: Plan, text: Text, test: EvaluationSet, reporter: R
     tasks = [_group_task(teacher, group, test, speed, seconds) for teacher, group in groups]
     tasks.sort(key=lambda task: -task.seconds)
     with reporter.following(tasks) as on_tokens:
-        raise_for(LocalProcesses(n_workers(planned.study)).run(tasks, on_tokens))
+        on_cpu = planned.study.model_copy(update={"device": "cpu"})
+        raise_for(LocalProcesses(n_workers(on_cpu)).run(tasks, on_tokens))
 
 
 def _all_shapes(groups: Sequence[tuple[TeacherFacts | None, list[Subject]]]) -> Iterator[Shape]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import GraniteForCausalLM
 
-from kdlaws.lab.teachers import load_model
+from kdlaws.lab.teachers import load_stock_model
 from kdlaws.records import write_json
 
 _WARM_UP = 3
@@ -29,7 +29,7 @@ def measure_shapes(models: Mapping[str, Path], n_ctx: int, file: Path, _: object
 def measure(folder: Path, n_ctx: int) -> dict[str, float | None]:
     """Milliseconds (median and 95th percentile) of a full prefill and of one decoded token."""
     _reset_peak_memory()
-    model = load_model(folder)
+    model = load_stock_model(folder)
     ids = torch.zeros(1, n_ctx, dtype=torch.long)
     with torch.inference_mode():
         prefill = _times(lambda: model(ids, use_cache=True), _WARM_UP + _PREFILLS)[_WARM_UP:]

@@ -265,7 +265,8 @@ class _Trunk:
         assert run.kd_weight is not None
         assert run.temperature is not None
         assert run.divergence is not None
-        loss = TokenLoss(run.kd_weight, run.temperature, run.divergence, run.jsd_beta or 0.5)
+        beta = {} if run.jsd_beta is None else {"beta": run.jsd_beta}
+        loss = TokenLoss(run.kd_weight, run.temperature, run.divergence, **beta)
         targets = self.teacher.token(run.temperature, windows, epochs)
         return targets.to(self.device), loss
 
@@ -288,10 +289,14 @@ class _Trunk:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_half)
 
     def _note(self, loss: float, norm: float, rate_factor: float) -> None:
-        """Keep the metrics, and notice divergence: no loss, or twice that of a uniform guess."""
-        step = self.progress.step
+        """Keep the metrics, and notice divergence.
+
+        That is no loss, or twice the first one and twice that of a uniform guess.
+        """
+        step, metrics = self.progress.step, self.progress.metrics
+        first = metrics[0]["loss"] if metrics else loss
         uniform = math.log(self.job.first.shape.n_vocab)
-        limit = 2 * uniform + (self.job.first.run.embedding_weight or 0.0)
+        limit = 2 * max(first, uniform) + (self.job.first.run.embedding_weight or 0.0)
         self.diverged = not math.isfinite(loss) or loss > limit
         if step % METRICS_EVERY == 0 or step == 1 or self.diverged:
             n_tokens = step * self.job.first.run.batch_tokens
@@ -336,6 +341,7 @@ class _Trunk:
             "n_steps": branch.n_steps,
             "warmup_steps": branch.warmup_steps,
             "cooldown_from_step": _cooldown_start(self.job, branch),
+            **{name: self.job.columns[branch.run_id][name] for name in ("cache", "precision")},
             "optimiser": self.job.optimiser.model_dump(exclude={"learning_rate", "batch_tokens"}),
         }
         return yaml.safe_dump(settings, sort_keys=False)
