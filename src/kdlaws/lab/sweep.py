@@ -193,11 +193,11 @@ class Tasks:
 
     def pending(self) -> list[Task]:
         """Teachers before all, then the caches that students wait for; each longest first."""
-        students = [job for job in self._open_jobs() if job.first.run.role == "student"]
-        needed = {job.teacher for job in students if isinstance(job.teacher, CacheSpec)}
+        jobs = self._open_jobs()
+        students = [job for job in jobs if job.first.run.role == "student"]
         return [
-            *self._teachers(),
-            *self._caches(spec for spec in self.cache_specs() if spec in needed),
+            *self._teachers(jobs),
+            *self._caches(_distinct(job.teacher for job in students)),
             *_longest_first(map(self._trunk_task, students)),
         ]
 
@@ -205,11 +205,11 @@ class Tasks:
         """The caches, and before them the teachers that are read for them."""
         specs = self.cache_specs()
         read = {spec.teacher.run_id for spec in specs}
-        return [*(t for t in self._teachers() if t.name in read), *self._caches(specs)]
+        teachers = self._teachers(self._open_jobs())
+        return [*(t for t in teachers if t.name in read), *self._caches(specs)]
 
     def cache_specs(self) -> list[CacheSpec]:
-        specs = (self._teacher_spec(run) for run in self.planned.runs)
-        return list(dict.fromkeys(spec for spec in specs if isinstance(spec, CacheSpec)))
+        return _distinct(self._teacher_spec(trunk[0]) for trunk in self.planned.trunks().values())
 
     def _open_jobs(self) -> list[TrunkJob]:
         """Trunks with branches to run; what others left behind is removed.
@@ -222,8 +222,8 @@ class Tasks:
                 shutil.rmtree(job.trunk_folder, ignore_errors=True)
         return [job for job in jobs if not job.is_over()]
 
-    def _teachers(self) -> list[Task]:
-        teachers = (job for job in self._open_jobs() if job.first.run.role == "teacher")
+    def _teachers(self, jobs: Iterable[TrunkJob]) -> list[Task]:
+        teachers = (job for job in jobs if job.first.run.role == "teacher")
         return _longest_first(map(self._trunk_task, teachers))
 
     def _caches(self, specs: Iterable[CacheSpec]) -> list[Task]:
@@ -348,6 +348,10 @@ class Tasks:
             for other in self.planned.runs
             if other.teacher == planned.teacher and other.run.noise == planned.run.noise
         ]
+
+
+def _distinct(specs: Iterable[CacheSpec | OnlineSpec | None]) -> list[CacheSpec]:
+    return list(dict.fromkeys(spec for spec in specs if isinstance(spec, CacheSpec)))
 
 
 def _longest_first(tasks: Iterable[Task]) -> list[Task]:
