@@ -13,7 +13,17 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from kdlaws import cli, errors
-from kdlaws.config import Cache, Corpus, Optimiser, Students, Study, Teacher, Tokenizer, load_study
+from kdlaws.config import (
+    Cache,
+    Corpus,
+    Masking,
+    Optimiser,
+    Students,
+    Study,
+    Teacher,
+    Tokenizer,
+    load_study,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in ROOT.glob("docs/*.md")}
@@ -200,6 +210,7 @@ def test_the_defaults_shown_add_nothing_to_the_study_shown(tmp_path: Path) -> No
         (Tokenizer, ("tokenizer",)),
         (Teacher, ("teachers", "big")),
         (Students, ("students", 0)),
+        (Masking, ("masking",)),
         (Optimiser, ("optimiser",)),
         (Cache, ("cache",)),
     ],

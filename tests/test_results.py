@@ -30,7 +30,7 @@ def test_the_smallest_teacher_still_measures_what_its_record_says(tmp_path: Path
     from torch.nn import functional as F
 
     from kdlaws.config import load_study
-    from kdlaws.lab.students import forward
+    from kdlaws.lab import heads
     from kdlaws.lab.teachers import load_model
     from kdlaws.lab.tokens import Text
 
@@ -38,10 +38,10 @@ def test_the_smallest_teacher_still_measures_what_its_record_says(tmp_path: Path
     folder = min(TEACHERS, key=lambda each: read_json(each / "record.json")["n_params"])
     stream = Text(study).stream("test")
     rows = np.arange(stream.n_windows(study.n_ctx, study.corpus.test_tokens))
-    inputs, targets = map(torch.from_numpy, stream.windows(rows, study.n_ctx))
+    batch = stream.batch(rows, study.n_ctx)
     with torch.inference_mode():
-        _, logits = forward(load_model(folder), inputs)
-        found = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        logits_nv = heads.logits(load_model(folder / "model"), batch).flatten(0, 1)
+        found = F.cross_entropy(logits_nv, batch.labels_bm.flatten())
     recorded = read_json(folder / "evaluation.json")["cross_entropy"]
     assert float(found) == pytest.approx(recorded, abs=1e-4)
 

@@ -5,12 +5,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import kdlaws
-from kdlaws import cli_cache, cli_laws, shapes
+from kdlaws import cli_cache, cli_laws, cli_models, shapes
 from kdlaws.cli_common import (
     Arguments,
     Json,
@@ -74,9 +74,15 @@ def common(
 
 
 @app.command()
-def models(as_json: Json = False) -> None:
+def models(
+    objective: Annotated[
+        Literal["causal", "masked"], typer.Option(help="Of Granite or of BERT students.")
+    ] = "causal",
+    as_json: Json = False,
+) -> None:
     """The ladder: every size, its parameters by each convention, its FLOPs per token."""
-    rows = [_model_row(shape) for shape in shapes.ladder()]
+    ladder = shapes.ladder(objective)
+    rows = [_model_row(shape) for shape in ladder]
     if as_json:
         print_json({"models": rows})
         return
@@ -84,7 +90,7 @@ def models(as_json: Json = False) -> None:
         "size", "layers", "width", "vocabulary", "N total", "N non-embedding", "N head"
     )
     table.add_column("forward FLOPs per token", justify="right")
-    for row, shape in zip(rows, shapes.ladder(), strict=True):
+    for row, shape in zip(rows, ladder, strict=True):
         counts = (row["n_params"], row["n_params_non_embedding"], row["n_params_head"])
         flops = row["forward_flops_per_token"]
         cells = (shape.n_layers, shape.d_model, shape.n_vocab, *counts, flops)
@@ -95,7 +101,7 @@ def models(as_json: Json = False) -> None:
 def _model_row(shape: shapes.Shape) -> dict[str, Any]:
     return {
         "name": shape.name,
-        "objective": "causal",
+        "objective": shape.objective,
         "n_layers": shape.n_layers,
         "d_model": shape.d_model,
         "n_vocab": shape.n_vocab,
@@ -158,22 +164,6 @@ def _print_plan(planned: "Plan", rows: list[dict[str, Any]], workers: int) -> No
 
 
 @app.command()
-def evaluate(arguments: Arguments = None, as_json: Json = False) -> None:
-    """Measure every finished run on the test split, and write the study's table.csv."""
-    study = study_of(arguments)
-    require_lab()
-    from kdlaws.lab import evaluate, progress
-
-    table = evaluate.evaluate(study, progress.Reporter("evaluate"))
-    if as_json:
-        from kdlaws.tables import read_table
-
-        print_json({"table": str(table), "n_runs": len(read_table(table).frame)})
-        return
-    print(f"measured runs are in {table}")
-
-
-@app.command()
 def runs(
     folder: Runs,
     csv: Annotated[Path | None, typer.Option(help="Write the table of finished runs.")] = None,
@@ -226,6 +216,8 @@ def _print_inventory(folder: Path, as_json: bool, *, every_run: bool = False) ->
         print(f"  {trunk}: saved at step {step}")
 
 
+app.command()(cli_models.evaluate)
+app.command()(cli_models.export)
 for _command in (cli_laws.fit, cli_laws.compare, cli_laws.isoflop, cli_laws.predict):
     app.command()(_command)
 app.command("laws")(cli_laws.list_laws)

@@ -5,6 +5,7 @@ Order: the defaults below < the file < ``key=value`` overrides with dotted keys
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -25,12 +26,14 @@ from pydantic import (
 
 from kdlaws.errors import ConfigError
 from kdlaws.quantities import parse_number
-from kdlaws.shapes import shape
+from kdlaws.shapes import MASKED_SHARE, Objective, shape
 
 Method = Literal["scratch", "token", "embedding"]
 Outputs = Literal["sampled", "top_k", "online"]
 Precision = Literal["float32", "bfloat16"]
 METHODS: tuple[Method, ...] = ("scratch", "token", "embedding")
+Quality = Literal["raw", "curated"]
+HeldOut = Literal["yes", "no", "unknown"]
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
 
@@ -72,10 +75,28 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
+NAMED_CORPORA = ("sotu", "wikitext-2", "wikitext-103")
+
+
+class Curation(Strict):
+    """The curated tier of the students' text: its best blocks, and each of them once."""
+
+    reference: str = Field(description="the teacher whose loss ranks the blocks: one not trained")
+    keep: Annotated[Share, Field(gt=0)] = Field(0.5, description="share of the blocks, best first")
+    near_duplicates: Annotated[Share, Field(gt=0)] | None = Field(
+        0.8, description="Jaccard similarity from which a block is a duplicate; null: none is"
+    )
+
+
 class Corpus(Strict):
     """Where the text comes from, and how its documents are divided."""
 
-    source: str = Field("sotu", description="sotu, or a text file, or a folder of text files")
+    source: str = Field(
+        "sotu",
+        description="sotu, wikitext-2, wikitext-103; or a text, JSON-lines or Parquet file, or a "
+        "folder of them, or of WikiText's own files",
+    )
+    field: str = Field("text", description="of JSON-lines and Parquet records")
     seed: Seed = Field(0, description="of the split, and of the order of the blocks")
     teacher_share: Share = Field(0.0, description="share of the text kept for teachers")
     validation_share: Annotated[Share, Field(gt=0)] = Field(
@@ -90,6 +111,7 @@ class Corpus(Strict):
     )
     validation_tokens: PositiveCount = Field(16_384, description="tokens of it that are used")
     test_tokens: PositiveCount = Field(65_536, description="tokens of it that are used")
+    curation: Curation | None = Field(None, description="what quality: curated means")
 
     @model_validator(mode="after")
     def _leaves_text_for_students(self) -> Self:
@@ -102,7 +124,7 @@ class Corpus(Strict):
 
 
 class Tokenizer(Strict):
-    """A byte-level BPE trained on the training text, or a given tokenizer.json."""
+    """That of a teacher from elsewhere, or a given one, or a BPE trained on the training text."""
 
     path: Path | None = Field(None, description="a tokenizer.json, or a folder that holds one")
     n_vocab: Annotated[PositiveCount, Field(ge=258, le=65_536)] = Field(
@@ -111,20 +133,34 @@ class Tokenizer(Strict):
 
 
 class Teacher(Strict):
-    """A teacher: the folder of a finished run, or a size that the study trains."""
+    """A teacher: a finished run, a model from elsewhere, or a size that the study trains."""
 
     run: Path | None = Field(None, description="folder of a finished run")
+    model: str | None = Field(
+        None, description="a Hugging Face model: a local folder, or the id of one on the Hub"
+    )
+    revision: str | None = Field(None, description="of model on the Hub: a commit, tag or branch")
+    gguf_file: str | None = Field(None, description="file of model that holds its weights as GGUF")
+    heldout: HeldOut = Field("unknown", description="whether model has never seen the test text")
     size: Size | None = Field(None, description="a size to train")
-    n_tokens: PositiveCount | None = Field(None, description="tokens to train it on")
+    n_tokens: PositiveCount | None = Field(
+        None, description="tokens to train it on; of model: those it was trained on, if known"
+    )
     seed: Seed = 0
     dtype: Literal["float32", "float16"] = Field("float32", description="of the saved weights")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if (self.run is None) == (self.size is None):
-            raise ValueError("give either run (a finished run's folder) or size and n_tokens")
+        if sum(way is not None for way in (self.run, self.model, self.size)) != 1:
+            raise ValueError(
+                "give one of run (a finished run's folder), model (a Hugging Face model), or size "
+                "and n_tokens"
+            )
         if self.size is not None and self.n_tokens is None:
             raise ValueError("a teacher that is trained needs n_tokens")
+        for key in ("revision", "gguf_file"):
+            if getattr(self, key) is not None and self.model is None:
+                raise ValueError(f"{key} belongs to model")
         return self
 
 
@@ -149,13 +185,18 @@ class Students(Strict):
     ] = Field((0.5,), description="the teacher's share in jensen_shannon's mixture")
     embedding_weight: Annotated[tuple[Positive, ...], Several, Field(min_length=1)] = (3.0,)
     noise: Annotated[tuple[Share, ...], Several, Field(min_length=1)] = (0.0,)
+    quality: Annotated[tuple[Quality, ...], Several, Field(min_length=1)] = ("raw",)
     seeds: Annotated[tuple[Seed, ...], Several, Field(min_length=1)] = (0,)
     learning_rate: Annotated[tuple[Positive, ...], Several] = Field(
-        (), description="peak rates; the method's of optimiser.learning_rate if none is given"
+        (), description="peak rates; if none is given, optimiser.learning_rate or masked_rate"
     )
     batch_tokens: Annotated[tuple[PositiveCount, ...], Several] = Field(
         (), description="optimiser.batch_tokens if none is given"
     )
+
+
+MASKED_RATES: dict[str, float] = {"32/1": 0.002, "64/2": 0.001, "96/3": 0.001, "128/4": 0.001}
+"""Tuned size by size on the embedded corpus: benchmarks/masked.md."""
 
 
 class Optimiser(Strict):
@@ -163,7 +204,11 @@ class Optimiser(Strict):
 
     learning_rate: dict[Method, Positive] = Field(
         {"scratch": 0.01, "token": 0.01, "embedding": 0.01},
-        description="peak rate, one for all methods or one each",
+        description="causal: peak rate, one for all methods or one each",
+    )
+    masked_rate: dict[Size, Positive] = Field(
+        MASKED_RATES,
+        description="masked: peak rate of each size; BERT's parametrisation carries none over",
     )
     batch_tokens: PositiveCount = 256
     weight_decay: Annotated[Number, Field(ge=0)] = 0.02
@@ -181,6 +226,20 @@ class Optimiser(Strict):
         if isinstance(value, Mapping):
             return {**cls.model_fields["learning_rate"].default, **value}
         return dict.fromkeys(METHODS, value)
+
+    @field_validator("masked_rate", mode="before")
+    @classmethod
+    def _beside_the_tuned(cls, value: Any) -> Any:
+        return {**MASKED_RATES, **value} if isinstance(value, Mapping) else value
+
+
+class Masking(Strict):
+    """Which tokens a masked model predicts: BERT's rule, drawn again for every replica."""
+
+    share: Annotated[Share, Field(gt=0, lt=1)] = Field(
+        MASKED_SHARE, description="of each sequence's tokens"
+    )
+    replicas: PositiveCount = Field(4, description="epoch e reads the masks of replica e mod this")
 
 
 class Cache(Strict):
@@ -207,7 +266,8 @@ class Study(Strict):
     folder: Path = Field(
         Path(), validate_default=True, description="where runs go; runs/<name> if not given"
     )
-    objective: Literal["causal"] = "causal"
+    objective: Objective = "causal"
+    masking: Masking = Masking()
     n_ctx: Annotated[PositiveCount, Field(ge=8)] = Field(128, description="tokens in a sequence")
     corpus: Corpus = Corpus()
     tokenizer: Tokenizer = Tokenizer()
@@ -250,6 +310,8 @@ class Study(Strict):
             if set(block.methods) - {"scratch"} and not block.teachers:
                 raise ValueError(f"{where}.teachers: {', '.join(block.methods)} need a teacher")
             _require_whole_distribution(where, block, self.cache.outputs)
+            if "curated" in block.quality and self.corpus.curation is None:
+                raise ValueError(f"{where}.quality: curated needs corpus.curation")
             for batch_tokens in block.batch_tokens:
                 _require_whole_windows(f"{where}.batch_tokens", batch_tokens, self.n_ctx)
         for fraction, levels in self.epochs.items():
@@ -264,6 +326,7 @@ class Study(Strict):
             raise ValueError(
                 f"corpus.teacher_share: is 0, but teachers.{trained[0]} is to be trained on it"
             )
+        _require_fixed_reference(self.corpus.curation, self.teachers)
         if not (self.students or self.teachers):
             raise ValueError("students: the study has neither students nor teachers")
         return self
@@ -274,6 +337,16 @@ def _require_known(where: str, names: Iterable[Any], known: Mapping[Any, Any]) -
         if name not in known:
             allowed = ", ".join(str(each) for each in known) or "none is defined"
             raise ValueError(f"{where}: unknown {name!r}; allowed: {allowed}")
+
+
+def _require_fixed_reference(curation: Curation | None, teachers: Mapping[str, Teacher]) -> None:
+    """Blocks are ranked when the study is planned, so by a model that is there by then."""
+    if curation is None:
+        return
+    where = "corpus.curation.reference"
+    _require_known(where, [curation.reference], teachers)
+    if teachers[curation.reference].size:
+        raise ValueError(f"{where}: {curation.reference} is to be trained; give one that exists")
 
 
 def _require_whole_distribution(where: str, block: Students, outputs: Outputs) -> None:
@@ -381,6 +454,7 @@ def _explain_unknown(location: tuple[Any, ...]) -> str:
 
 _MODELS: dict[str, type[Strict]] = {
     "corpus": Corpus,
+    "masking": Masking,
     "tokenizer": Tokenizer,
     "teachers": Teacher,
     "students": Students,
@@ -396,13 +470,33 @@ def _model_at(parents: list[Any]) -> type[Strict]:
 def _resolve_paths(study: Study, base: Path) -> Study:
     """Make the file's paths independent of the working directory."""
     corpus = study.corpus
-    if corpus.source != "sotu":
-        corpus = corpus.model_copy(update={"source": str(base / corpus.source)})
+    if corpus.source not in NAMED_CORPORA:
+        source = base / _expand("corpus.source", corpus.source)
+        corpus = corpus.model_copy(update={"source": str(source)})
     tokenizer = study.tokenizer
     if tokenizer.path is not None:
         tokenizer = tokenizer.model_copy(update={"path": base / tokenizer.path})
     teachers = {
-        name: teacher.model_copy(update={"run": teacher.run and base / teacher.run})
-        for name, teacher in study.teachers.items()
+        name: _resolve_teacher(name, teacher, base) for name, teacher in study.teachers.items()
     }
     return study.model_copy(update={"corpus": corpus, "tokenizer": tokenizer, "teachers": teachers})
+
+
+def _resolve_teacher(name: str, teacher: Teacher, base: Path) -> Teacher:
+    if teacher.model is None:
+        return teacher.model_copy(update={"run": teacher.run and base / teacher.run})
+    model = _expand(f"teachers.{name}.model", teacher.model)
+    folder = base / model
+    return teacher.model_copy(update={"model": str(folder) if folder.is_dir() else model})
+
+
+def _expand(where: str, path: str) -> str:
+    """A path with ``$NAME`` replaced by the environment's. Raises ConfigError where it is unset."""
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    unset = re.search(r"\$\{?(\w+)", expanded)
+    if unset:
+        raise ConfigError(
+            f"{where}: the environment variable {unset[1]} is not set",
+            remedy="set it, or give the path itself",
+        )
+    return expanded

@@ -6,15 +6,15 @@ the SHA-256 of everything that changes its numbers; never of paths, names, devic
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from kdlaws.config import Cache, Divergence, Method, Students, Study
+from kdlaws.config import Cache, Divergence, HeldOut, Method, Quality, Students, Study
 from kdlaws.errors import ArtefactError, ConfigError
-from kdlaws.records import RECORD, SCHEMA, WEIGHTS, digest, file_digest, read_run
-from kdlaws.shapes import Flops, Shape, run_flops, shape
+from kdlaws.records import RECORD, SCHEMA, WEIGHTS, digest, file_digest, read_record, read_run
+from kdlaws.shapes import Costs, Flops, Objective, Shape, run_flops, shape
 
 RECIPE = 2
 """Raised whenever the numerics of training change, so that old runs are not mistaken for new."""
@@ -41,6 +41,7 @@ class Run:
     embedding_weight: float | None
     fraction: float
     noise: float
+    quality: Quality
     seed: int
     learning_rate: float
     batch_tokens: int
@@ -49,7 +50,11 @@ class Run:
 
 @dataclass(frozen=True)
 class TextFacts:
-    """What planning needs to know of the text. ``exact`` is False where tokens are estimated."""
+    """What planning needs to know of the text.
+
+    Tokens are estimated where ``bytes_per_token`` is given. ``kept`` is the curated tier's share of
+    the students' text, ``curated_sha256`` its stream's.
+    """
 
     corpus: str
     corpus_sha256: str
@@ -58,29 +63,54 @@ class TextFacts:
     n_vocab: int
     n_student_tokens: int
     n_teacher_tokens: int
-    exact: bool = True
-    n_noisy_tokens: Mapping[float, int] = field(default_factory=dict)
+    bytes_per_token: float | None = None
+    n_tier_tokens: Mapping[tuple[float, Quality], int] = field(default_factory=dict)
+    kept: float = 1.0
+    curated_sha256: str = ""
 
-    def student_tokens(self, noise: float) -> int:
-        """Tokens of the student's stream at a noise level: scrambled text loses its line breaks."""
-        return self.n_noisy_tokens.get(noise, self.n_student_tokens)
+    @property
+    def exact(self) -> bool:
+        return self.bytes_per_token is None
+
+    def student_tokens(self, noise: float, quality: Quality) -> int:
+        """Tokens of the student's stream: scrambled text loses its line breaks, curated blocks."""
+        share = self.kept if quality == "curated" else 1.0
+        return self.n_tier_tokens.get((noise, quality), int(share * self.n_student_tokens))
 
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """What planning needs to know of a teacher. ``identity`` enters the hash of its students."""
+    """What planning needs to know of a teacher. ``identity`` enters the hash of its students.
+
+    ``folder`` has its record, ``given`` is the folder of a model from elsewhere, and None where the
+    model is a run's. ``n_tokens`` is None where nobody said what it was trained on.
+    """
 
     run_id: str
     identity: str
-    shape: Shape
-    n_tokens: int
+    shape: Costs
+    n_tokens: int | None
     tokenizer_sha256: str
     folder: Path
+    given: Path | None = None
+    heldout: HeldOut = "unknown"
+    revision: str | None = None
 
     @property
     def is_loaded(self) -> bool:
         """Whether it comes from another study; its identity is then the hash of its weights."""
         return self.identity != self.run_id
+
+    @property
+    def model_folder(self) -> Path:
+        return self.given or self.folder / "model"
+
+    def weights_sha256(self) -> str | None:
+        """What is recorded of its weights, None before it has been trained."""
+        if self.given is not None:
+            return self.identity
+        sha256: str | None = read_record(self.folder).get("weights_sha256")
+        return sha256
 
 
 @dataclass(frozen=True)
@@ -115,7 +145,7 @@ class PlannedRun:
             self.shape,
             self.n_tokens,
             self.n_unique_tokens,
-            teacher=replace(self.teacher.shape, n_ctx=self.shape.n_ctx) if self.teacher else None,
+            teacher=self.teacher.shape.at(self.shape.n_ctx) if self.teacher else None,
             teacher_n_tokens=self.teacher.n_tokens if self.teacher else 0,
             map_params=n_components * self.shape.d_model,
             is_online=self.is_online,
@@ -154,10 +184,10 @@ def runs_of(study: Study) -> list[Run]:
 
 def _runs_of_block(block: Students, study: Study) -> Iterable[Run]:
     batches = block.batch_tokens or (study.optimiser.batch_tokens,)
-    for size, method, fraction, noise, seed, batch_tokens in product(
-        block.sizes, block.methods, block.fractions, block.noise, block.seeds, batches
-    ):
-        rates = block.learning_rate or (study.optimiser.learning_rate[method],)
+    models = product(block.sizes, block.methods, block.fractions)
+    texts = product(block.noise, block.quality, block.seeds, batches)
+    for (size, method, fraction), (noise, quality, seed, batch_tokens) in product(models, texts):
+        rates = block.learning_rate or (_peak_rate(study, size, method),)
         for setting, rate, passes in product(
             _settings(block, method), rates, study.epochs[fraction]
         ):
@@ -168,11 +198,25 @@ def _runs_of_block(block: Students, study: Study) -> Iterable[Run]:
                 **setting,
                 fraction=fraction,
                 noise=noise,
+                quality=quality,
                 seed=seed,
                 learning_rate=rate,
                 batch_tokens=batch_tokens,
                 passes=passes,
             )
+
+
+def _peak_rate(study: Study, size: str, method: Method) -> float:
+    """Causal rates carry over from the base width; each masked size has its own."""
+    if study.objective == "causal":
+        return study.optimiser.learning_rate[method]
+    if size not in study.optimiser.masked_rate:
+        raise ConfigError(
+            f"optimiser.masked_rate: there is none for {size}",
+            remedy=f"give optimiser.masked_rate.{size}, or learning_rate in the block; nobody has "
+            "tuned this size",
+        )
+    return study.optimiser.masked_rate[size]
 
 
 _NO_TEACHER: dict[str, Any] = dict.fromkeys(
@@ -196,7 +240,7 @@ def _settings(block: Students, method: Method) -> Iterable[dict[str, Any]]:
         yield from ({**setting, "jsd_beta": beta} for beta in betas)
 
 
-def load_teacher_facts(name: str, folder: Path) -> TeacherFacts:
+def load_teacher_facts(name: str, folder: Path, objective: Objective = "causal") -> TeacherFacts:
     """A teacher that is a finished run's folder: its record, and the hash of its weights."""
     weights = folder / WEIGHTS
     if not (folder / RECORD).exists() or not weights.exists():
@@ -211,11 +255,21 @@ def load_teacher_facts(name: str, folder: Path) -> TeacherFacts:
             where=str(weights),
             remedy="restore the file, or train the teacher again",
         )
+    if record.get("objective") != objective:
+        raise ConfigError(
+            f"teachers.{name}.run: {folder} is {record.get('objective')}, the study {objective}",
+            remedy="set objective, or take another teacher",
+        )
     try:
         return TeacherFacts(
             run_id=record["run_id"],
             identity=sha256,
-            shape=shape(record["size"], n_vocab=record["n_vocab"], n_ctx=record["n_ctx"]),
+            shape=shape(
+                record["size"],
+                n_vocab=record["n_vocab"],
+                n_ctx=record["n_ctx"],
+                objective=objective,
+            ),
             n_tokens=record["n_tokens"],
             tokenizer_sha256=record["tokenizer_sha256"],
             folder=folder,
@@ -224,11 +278,14 @@ def load_teacher_facts(name: str, folder: Path) -> TeacherFacts:
         raise ArtefactError(f"has no {error}", where=str(folder / RECORD)) from None
 
 
-def plan(study: Study, text: TextFacts) -> Plan:
-    """Resolve every run of the study. Raises ConfigError where the text is too small for it."""
+def plan(study: Study, text: TextFacts, given: Mapping[str, TeacherFacts] | None = None) -> Plan:
+    """Resolve every run of the study. Raises ConfigError where the text is too small for it.
+
+    ``given`` are the teachers that are models from elsewhere, by their names in the study.
+    """
     teacher_runs = [_plan_teacher(study, text, name) for name in study.teachers]
     teachers = {
-        name: _teacher_facts(study, text, name, planned)
+        name: (given or {}).get(name) or _teacher_facts(study, text, name, planned)
         for name, planned in zip(study.teachers, teacher_runs, strict=True)
     }
     students = [_plan_student(study, text, teachers, run) for run in runs_of(study)]
@@ -250,7 +307,7 @@ def _teacher_facts(
         )
     folder = study.teachers[name].run
     assert folder is not None
-    facts = load_teacher_facts(name, folder)
+    facts = load_teacher_facts(name, folder, study.objective)
     _check_teacher(name, facts, study, text)
     return facts
 
@@ -287,8 +344,9 @@ def _plan_teacher(study: Study, text: TextFacts, name: str) -> PlannedRun | None
         **_NO_TEACHER,
         fraction=1.0,
         noise=0.0,
+        quality="raw",
         seed=teacher.seed,
-        learning_rate=study.optimiser.learning_rate["scratch"],
+        learning_rate=_peak_rate(study, teacher.size, "scratch"),
         batch_tokens=study.optimiser.batch_tokens,
         passes=1.0,
     )
@@ -309,7 +367,7 @@ def _plan_student(
 
 def _windows(study: Study, text: TextFacts, run: Run) -> int:
     """Sequences in a fraction of the student's slice: a prefix of its stream."""
-    available, fraction = text.student_tokens(run.noise), run.fraction
+    available, fraction = text.student_tokens(run.noise, run.quality), run.fraction
     slice_tokens = min(study.corpus.slice_tokens or available, available)
     n_windows = int(fraction * (slice_tokens // study.n_ctx))
     if n_windows * study.n_ctx < run.batch_tokens:
@@ -335,7 +393,13 @@ def _planned(
     teacher: TeacherFacts | None,
     dtype: str = "float32",
 ) -> PlannedRun:
-    size = shape(run.size, n_vocab=text.n_vocab, n_ctx=study.n_ctx)
+    size = shape(
+        run.size,
+        n_vocab=text.n_vocab,
+        n_ctx=study.n_ctx,
+        objective=study.objective,
+        masked_share=study.masking.share,
+    )
     warmup_steps = max(1, int(study.optimiser.warmup_share * shortest))
     identity = _identity(study, text, run, size, n_windows, warmup_steps, teacher)
     trunk_hash = digest(identity)
@@ -371,7 +435,7 @@ def _identity(
     optimiser["learning_rate"] = run.learning_rate
     optimiser["batch_tokens"] = run.batch_tokens
     optimiser["warmup_steps"] = warmup_steps
-    del optimiser["warmup_share"]
+    del optimiser["warmup_share"], optimiser["masked_rate"]
     return {
         "recipe": RECIPE,
         "objective": study.objective,
@@ -391,6 +455,8 @@ def _identity(
         "precision": study.matmul_precision,
         # It steers which branches are run, and which is selected.
         **({"validation_tokens": study.corpus.validation_tokens} if run.role == "student" else {}),
+        **({"masking": study.masking.model_dump()} if study.objective == "masked" else {}),
+        **({"curated": text.curated_sha256} if run.quality == "curated" else {}),
     }
 
 
@@ -410,6 +476,7 @@ def _label(run: Run) -> str:
         run.size.replace("/", "x"),
         "" if run.role == "teacher" else f"f{run.fraction:g}",
         f"n{run.noise:g}" if run.noise else "",
+        "" if run.quality == "raw" else run.quality,
         f"s{run.seed}",
     ]
     return "-".join(part for part in parts if part)
@@ -423,6 +490,36 @@ def _teacher_outputs(cache: Cache, method: Method) -> str | None:
     if method == "scratch":
         return None
     return "stored" if method == "embedding" and cache.outputs != "online" else cache.outputs
+
+
+def record_of_given(plan: Plan, facts: TeacherFacts) -> dict[str, Any]:
+    """The record of a teacher from elsewhere: what is known of a model that others trained.
+
+    Its text and tokenizer are those that it is measured with here.
+    """
+    size = facts.shape
+    return {
+        "schema": SCHEMA,
+        "run_id": facts.run_id,
+        "study": plan.study.name,
+        "role": "teacher",
+        "objective": plan.study.objective,
+        "init": "given",
+        "corpus": plan.text.corpus,
+        "tokenizer": plan.text.tokenizer,
+        "tokenizer_sha256": plan.text.tokenizer_sha256,
+        "n_vocab": size.n_vocab,
+        "n_ctx": size.n_ctx,
+        "n_params": size.n_params,
+        "n_params_non_embedding": size.n_params_non_embedding,
+        "n_params_head": size.n_params_head,
+        "n_tokens": facts.n_tokens,
+        "teacher_heldout": facts.heldout,
+        "revision": facts.revision,
+        "forward_flops_per_token": size.forward_flops_per_token,
+        "weights_sha256": facts.identity,
+        "status": "done",
+    }
 
 
 def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
@@ -449,8 +546,8 @@ def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
         "tokenizer_sha256": plan.text.tokenizer_sha256,
         "fraction": run.fraction,
         "noise": run.noise,
-        "quality": "raw",
-        "kept": 1.0,
+        "quality": run.quality,
+        "kept": plan.text.kept if run.quality == "curated" else 1.0,
         "size": run.size,
         "n_vocab": size.n_vocab,
         "n_ctx": size.n_ctx,
@@ -459,6 +556,7 @@ def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
         "n_params_head": size.n_params_head,
         "n_tokens": planned.n_tokens,
         "n_unique_tokens": planned.n_unique_tokens,
+        "n_targets": planned.n_tokens // size.n_ctx * size.n_targets,
         "epochs": planned.epochs,
         "n_steps": planned.n_steps,
         "batch_tokens": run.batch_tokens,
@@ -471,6 +569,7 @@ def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
             teacher.shape.n_params_non_embedding if teacher else None
         ),
         "teacher_n_tokens": teacher.n_tokens if teacher else None,
+        "teacher_heldout": teacher.heldout if teacher else None,
         "student_flops": flops.student,
         "teacher_inference_flops": flops.teacher_inference,
         "teacher_training_flops": flops.teacher_training,

@@ -44,12 +44,14 @@ COLUMNS: tuple[str, ...] = (
     *("peak_memory_mb", "size_mb", "device", "wall_s", "status"),
     *("embedding_weight", "learning_rate", "teacher_stream_cross_entropy"),
     *("divergence", "jsd_beta", "teacher_outputs"),
+    *("n_targets", "teacher_heldout", "pseudo_perplexity"),
 )
 
 TEXT_COLUMNS = frozenset(
     (
         *("run_id", "study", "role", "objective", "method", "init", "corpus", "tokenizer"),
         *("quality", "trunk", "teacher", "device", "status", "divergence", "teacher_outputs"),
+        "teacher_heldout",
     )
 )
 _NAMES = (*COLUMNS, "flops")  # of foreign tables only

@@ -1,9 +1,12 @@
 """A tiny study on made-up text: two documents' worth of structure, seconds to train."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdlaws.config import Study, load_study
 
@@ -21,6 +24,18 @@ def made_up_text(n_words: int, seed: int) -> str:
             sentence.append(_WORDS[word])
         lines.append(" ".join(sentence).capitalize() + ".")
     return "\n\n".join(" ".join(lines[i : i + 5]) for i in range(0, len(lines), 5))
+
+
+def onednn_flops(a_mk: list[int], b_nk: list[int], *_: object, **__: object) -> int:
+    return 2 * a_mk[0] * a_mk[1] * b_nk[0]
+
+
+@pytest.fixture
+def new_flop_counter() -> Callable[[], FlopCounterMode]:
+    """Torch's, which does not know by itself the product that ``kernels`` takes for large ones."""
+    known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    own = {torch.ops.mkldnn._linear_pointwise: onednn_flops} if known else {}
+    return lambda: FlopCounterMode(display=False, custom_mapping=own)
 
 
 @pytest.fixture(scope="session")

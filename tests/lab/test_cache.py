@@ -19,14 +19,15 @@ from torch.nn import functional as F
 from kdlaws import cli
 from kdlaws.config import Study
 from kdlaws.errors import ArtefactError, ConfigError
-from kdlaws.lab import cache_build, students, sweep
-from kdlaws.lab.cache import SHARD_WINDOWS, CacheSpec, TeacherCache, is_complete
+from kdlaws.lab import cache_build, heads, students, sweep
+from kdlaws.lab.cache import SHARD_WINDOWS, CacheSpec, Kind, TeacherCache, is_complete
 from kdlaws.lab.cache_verify import verify
 from kdlaws.lab.components import BASIS_WINDOWS
 from kdlaws.lab.sampling import as_whole
+from kdlaws.lab.streams import TokenStream
 from kdlaws.lab.targets import Dense, Sampled, TopK
 from kdlaws.lab.teachers import load_teacher
-from kdlaws.lab.tokens import Text, TokenStream
+from kdlaws.lab.tokens import Text
 from kdlaws.records import WEIGHTS, file_digest, read_json, write_json
 from kdlaws.shapes import shape
 from kdlaws.study import TeacherFacts
@@ -38,7 +39,7 @@ def write_teacher(folder: Path, seed: int) -> None:
     """A teacher that was not trained, but is as sure of itself as one that was."""
     model = students.build(shape("64/2", n_vocab=N_VOCAB, n_ctx=N_CTX), seed=seed)
     with torch.no_grad():
-        students.head(model)[0].mul_(10)
+        heads.head(model).weight_vd.mul_(10)
     model.save_pretrained(folder / "model")
     sha256 = file_digest(folder / WEIGHTS)
     write_json(folder / "record.json", {"run_id": "teacher", "weights_sha256": sha256})
@@ -84,10 +85,15 @@ def teacher_outputs(
     spec: CacheSpec, rows: np.ndarray, stream: TokenStream | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states [b, t, d], logits [n, v] and labels [n] of windows."""
-    inputs, labels = (stream or spec.stream).windows(rows, spec.n_ctx)
+    batch, model = (stream or spec.stream).batch(rows, spec.n_ctx), load_teacher(spec.teacher)
     with torch.inference_mode():
-        states, logits = students.forward(load_teacher(spec.teacher), torch.from_numpy(inputs))
-    return states, logits.flatten(0, 1), torch.from_numpy(labels).flatten()
+        hidden, _ = heads.states(model, batch)
+        logits = heads.logits(model, batch)
+    return hidden, logits.flatten(0, 1), batch.labels_bm.flatten()
+
+
+def hidden(built: TeacherCache, rows: np.ndarray, kind: Kind = "shard") -> Tensor:
+    return torch.from_numpy(np.stack([built.hidden(kind, w) for w in rows.tolist()])).float()
 
 
 def stored(built: TeacherCache, rows: np.ndarray, name: str, group: str = "") -> Tensor:
@@ -201,8 +207,8 @@ def test_numbers_do_not_depend_on_what_other_runs_need(
     other = build(replace(spec, temperatures=(), draws=1, n_windows=150), tmp_path / "b")
     one, two = (as_whole(each.token(1.0, ROWS, FIRST), N_VOCAB) for each in (lone, built))
     assert torch.equal(one, two)
-    assert torch.equal(other.hidden(ROWS), built.hidden(ROWS))
-    assert other.rank_floor(8) == built.rank_floor(8)
+    assert torch.equal(hidden(other, ROWS), hidden(built, ROWS))
+    assert other.components.rank_floor(8) == built.components.rank_floor(8)
 
 
 # -- hidden states --------------------------------------------------------------------------
@@ -222,13 +228,17 @@ def test_hidden_states_are_the_teachers_up_to_shift_scale_and_rotation(
     built, states = build(spec, tmp_path), all_states(spec)
     mean = states.mean(dim=0)
     scale = (states - mean).square().mean().sqrt()
-    everywhere = built.hidden(np.arange(ALL_WINDOWS))
-    assert built.n_components == 64
-    assert built.hidden_dropped == pytest.approx(0, abs=1e-12)
+    everywhere = hidden(built, np.arange(ALL_WINDOWS))
+    assert built.components.n == 64
+    assert built.components.dropped == pytest.approx(0, abs=1e-12)
     assert float(everywhere.square().sum(dim=-1).mean()) / 64 == pytest.approx(1, rel=1e-3)
-    for rows, stream in ((ROWS, spec.stream), (np.array([0, 7]), spec.validation)):
+    places: list[tuple[np.ndarray, TokenStream, Kind]] = [
+        (ROWS, spec.stream, "shard"),
+        (np.array([0, 7]), spec.validation, "validation"),
+    ]
+    for rows, stream, kind in places:
         raw = (teacher_outputs(spec, rows, stream)[0].flatten(0, 1).double() - mean) / scale
-        read = built.hidden(rows, validation=stream is spec.validation).flatten(0, 1).double()
+        read = hidden(built, rows, kind).flatten(0, 1).double()
         torch.testing.assert_close(read @ read.T, raw @ raw.T, rtol=1e-2, atol=0.1)
 
 
@@ -238,9 +248,9 @@ def test_the_fewest_components_keep_the_variance_asked_for(
     states = all_states(spec)
     variances = torch.linalg.svdvals(states - states.mean(dim=0)).square()
     kept = (variances.cumsum(dim=0) / variances.sum()).tolist()
-    n = built.n_components
+    n = built.components.n
     assert kept[n - 2] < 0.9 <= kept[n - 1]
-    assert built.hidden_dropped == pytest.approx(1 - kept[n - 1], rel=1e-3)
+    assert built.components.dropped == pytest.approx(1 - kept[n - 1], rel=1e-3)
 
 
 def test_the_rank_floor_is_what_the_best_projection_leaves(
@@ -251,8 +261,8 @@ def test_the_rank_floor_is_what_the_best_projection_leaves(
     variances = torch.linalg.svdvals(states - states.mean(dim=0)).square()
     for k in (1, 8, 32):
         expected = float(variances[k:].sum() / variances.sum())
-        assert built.rank_floor(k) == pytest.approx(expected, rel=1e-3)
-    assert built.rank_floor(64) == 0
+        assert built.components.rank_floor(k) == pytest.approx(expected, rel=1e-3)
+    assert built.components.rank_floor(64) == 0
 
 
 # -- shards ---------------------------------------------------------------------------------
@@ -305,7 +315,7 @@ def test_stopping_in_the_middle_keeps_the_finished_shards(spec: CacheSpec, tmp_p
     with pytest.raises(KeyboardInterrupt):
         cache_build.build(spec, tmp_path, stop_after((SHARD_WINDOWS + 40) * N_CTX))
     assert not is_complete(spec, tmp_path)
-    assert TeacherCache(tmp_path, replace(spec, n_windows=9, n_validation_windows=0)).n_components
+    assert TeacherCache(tmp_path, replace(spec, n_windows=9, n_validation_windows=0)).components.n
     told: list[int] = []
     cache_build.build(spec, tmp_path, told.append)
     assert told[0] == SHARD_WINDOWS * N_CTX  # what was there
@@ -449,7 +459,7 @@ def test_sources_that_changed_are_found(spec: CacheSpec, built: TeacherCache) ->
     tokenizer.write_text(json.dumps(document))
     problems = verify(built.folder, spec).problems
     assert [Path(each.partition(": ")[0]).name for each in problems] == [
-        "model.safetensors",
+        "model",
         spec.stream.path.name,
         "tokenizer.json",
     ]

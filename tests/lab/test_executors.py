@@ -13,23 +13,23 @@ from kdlaws.lab.executors import LocalProcesses, Task, n_workers
 from kdlaws.lab.progress import Reporter, duration
 
 
-def succeed(name: str, requires: str | None = None) -> Task:
+def succeed(name: str, requires: tuple[str, ...] = ()) -> Task:
     return Task(name, print, (), 0.5, 10, requires)
 
 
-def fail(name: str, requires: str | None = None) -> Task:
+def fail(name: str, requires: tuple[str, ...] = ()) -> Task:
     return Task(name, divmod, (1, 0), 0.5, 10, requires)
 
 
 def test_failures_stop_what_needs_them_and_nothing_else() -> None:
-    tasks = [fail("a"), succeed("b", requires="a"), succeed("c"), succeed("d", requires="c")]
+    tasks = [fail("a"), succeed("b", requires=("a",)), succeed("c"), succeed("d", requires=("c",))]
     failed = LocalProcesses(2).run(tasks, lambda *_: None)
     assert set(failed) == {"a", "b"}
     assert isinstance(failed["a"], TypeError)  # divmod is given the reporter as a third argument
 
 
 def test_a_requirement_that_is_no_task_is_met_already() -> None:
-    assert LocalProcesses(1).run([succeed("a", requires="made long ago")], lambda *_: None) == {}
+    assert LocalProcesses(1).run([succeed("a", requires=("made long ago",))], lambda *_: None) == {}
 
 
 VISITS = """

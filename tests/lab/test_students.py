@@ -11,27 +11,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GraniteForCausalLM
 
-from kdlaws.lab import students
-from kdlaws.lab.kernels import BLOCK, MIN_ELEMENTS, hidden_states
-from kdlaws.lab.objectives import linear_loss
+from kdlaws.lab import heads, students
+from kdlaws.lab.kernels import BLOCK, MIN_ELEMENTS
+from kdlaws.lab.streams import Batch
 from kdlaws.shapes import MICRO_SIZES, NAMED_SIZES, Shape, shape
 
 
 def next_token_loss(model: GraniteForCausalLM, ids_bt: Tensor, labels_bt: Tensor) -> Tensor:
-    hidden_nd = hidden_states(model, ids_bt).flatten(0, 1)
-    weight_vd, logits_scaling = students.head(model)
-    return linear_loss(hidden_nd, weight_vd, labels_bt.flatten(), logits_scaling=logits_scaling)
-
-
-def onednn_flops(a_mk: list[int], b_nk: list[int], *_: object, **__: object) -> int:
-    return 2 * a_mk[0] * a_mk[1] * b_nk[0]
-
-
-def flop_counter() -> FlopCounterMode:
-    """Torch's, which does not know by itself the product that ``kernels`` takes for large ones."""
-    known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    own = {torch.ops.mkldnn._linear_pointwise: onednn_flops} if known else {}
-    return FlopCounterMode(display=False, custom_mapping=own)
+    _, given_bme = heads.states(model, Batch(ids_bt, labels_bt))
+    return heads.loss(heads.head(model), given_bme, labels_bt)
 
 
 @pytest.mark.parametrize("size", [*MICRO_SIZES, *NAMED_SIZES])
@@ -44,20 +32,24 @@ def test_counts_are_those_of_the_built_model(size: str) -> None:
 
 
 @pytest.mark.parametrize("size", ["32/1", "96/3", "2M"])
-def test_forward_flops_are_those_that_torch_counts(size: str) -> None:
+def test_forward_flops_are_those_that_torch_counts(
+    size: str, new_flop_counter: Callable[[], FlopCounterMode]
+) -> None:
     """The counter sees matrix products only, and the full square of attention, not the half."""
     each = shape(size, n_vocab=512, n_ctx=64)
     model = students.build(each, seed=0)
     ids = torch.zeros(2, each.n_ctx, dtype=torch.long)
-    with sdpa_kernel(SDPBackend.MATH), flop_counter() as counter:
-        students.forward(model, ids)
+    with sdpa_kernel(SDPBackend.MATH), new_flop_counter() as counter:
+        heads.logits(model, Batch(ids, ids))
     counted = counter.get_total_flops() / ids.numel()
     causal_half = 2 * each.n_layers * each.n_ctx * each.d_model
-    gains = 2 * each.n_params_gains
+    gains = 2 * each.n_params_vectors
     assert counted == each.forward_flops_per_token + causal_half - gains
 
 
-def test_training_flops_are_those_that_torch_counts() -> None:
+def test_training_flops_are_those_that_torch_counts(
+    new_flop_counter: Callable[[], FlopCounterMode],
+) -> None:
     """Of our own norms, attention and fused loss too: four sequences are enough to be worth them.
 
     One block of queries, so that attention is still the full square.
@@ -66,10 +58,10 @@ def test_training_flops_are_those_that_torch_counts() -> None:
     model = students.build(each, seed=0)
     ids = torch.zeros(4, each.n_ctx, dtype=torch.long)
     assert ids.numel() * each.d_model >= MIN_ELEMENTS
-    with sdpa_kernel(SDPBackend.MATH), flop_counter() as counter:
+    with sdpa_kernel(SDPBackend.MATH), new_flop_counter() as counter:
         torch.autograd.backward(next_token_loss(model, ids, ids))
     counted = counter.get_total_flops() / ids.numel()
-    unseen = 3 * (2 * each.n_layers * each.n_ctx * each.d_model - 2 * each.n_params_gains)
+    unseen = 3 * (2 * each.n_layers * each.n_ctx * each.d_model - 2 * each.n_params_vectors)
     assert counted == pytest.approx(each.training_flops_per_token + unseen, rel=1e-3)
 
 
@@ -103,7 +95,7 @@ def test_attention_is_scaled_by_the_head_not_by_the_librarys_default() -> None:
 def test_forward_gives_the_librarys_logits() -> None:
     model = students.build(shape("64/2"), seed=0)
     ids = torch.arange(24).view(2, 12)
-    _, logits_btv = students.forward(model, ids)
+    logits_btv = heads.logits(model, Batch(ids, ids))
     torch.testing.assert_close(logits_btv, model(ids).logits)
 
 
@@ -165,7 +157,7 @@ def coordinates(model: GraniteForCausalLM, ids: Tensor) -> dict[str, Tensor]:
         for i, block in enumerate(model.model.layers)
     ]
     with torch.no_grad():
-        seen["logits"] = students.forward(model, ids)[1]
+        seen["logits"] = heads.logits(model, Batch(ids, ids))
     for hook in hooks:
         hook.remove()
     return seen

@@ -20,12 +20,12 @@ def pending(tmp_path: Path, *overrides: str) -> dict[str, Task]:
     return {task.name: task for task in Tasks(plan_study(study, text), text, rates).pending()}
 
 
-def requirements(tasks: dict[str, Task]) -> dict[str, set[str | None]]:
+def requirements(tasks: dict[str, Task]) -> dict[str, set[str]]:
     """By the first word of their names, the first words of what tasks wait for."""
-    found: dict[str, set[str | None]] = {}
+    found: dict[str, set[str]] = {}
     for name, task in tasks.items():
-        needed = task.requires and task.requires.split("-")[0]
-        found.setdefault(name.split("-")[0], set()).add(needed)
+        needed = found.setdefault(name.split("-")[0], set())
+        needed.update(each.split("-")[0] for each in task.requires)
     return found
 
 
@@ -33,9 +33,9 @@ def test_students_wait_for_the_cache_and_the_cache_for_the_teacher(
     tiny_study: Study, tmp_path: Path
 ) -> None:
     assert requirements(pending(tmp_path)) == {
-        "teacher": {None},
+        "teacher": set(),
         "cache of teacher": {"teacher"},
-        "scratch": {None},
+        "scratch": set(),
         "token": {"cache of teacher"},
         "embedding": {"cache of teacher"},
     }
@@ -45,8 +45,8 @@ def test_beside_an_online_teacher_students_wait_for_the_teacher(
     tiny_study: Study, tmp_path: Path
 ) -> None:
     assert requirements(pending(tmp_path, "cache.outputs=online")) == {
-        "teacher": {None},
-        "scratch": {None},
+        "teacher": set(),
+        "scratch": set(),
         "token": {"teacher"},
         "embedding": {"teacher"},
     }

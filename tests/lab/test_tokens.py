@@ -11,7 +11,8 @@ from kdlaws.config import Study
 from kdlaws.errors import ConfigError
 from kdlaws.lab import tokens
 from kdlaws.lab.corpus import Document
-from kdlaws.lab.tokens import Sampler, Text, train_tokenizer
+from kdlaws.lab.streams import Sampler
+from kdlaws.lab.tokens import Text, train_tokenizer
 from kdlaws.records import file_digest
 
 TRAINED = train_tokenizer([Document("a", "We the people of the United States. " * 50)], 280)

@@ -20,11 +20,12 @@ from transformers import GraniteForCausalLM
 from kdlaws.config import Study, load_study
 from kdlaws.errors import ArtefactError, ConfigError
 from kdlaws.lab import cache_build, checkpoints, memory, students, trainer
-from kdlaws.lab.cache import CacheSpec, TeacherCache
+from kdlaws.lab.cache import ReplicaCaches
+from kdlaws.lab.streams import Sampler
 from kdlaws.lab.sweep import Tasks, plan_study
 from kdlaws.lab.targets import Targets
 from kdlaws.lab.teachers import load_teacher
-from kdlaws.lab.tokens import Sampler, Text
+from kdlaws.lab.tokens import Text
 from kdlaws.lab.trainer import TrunkJob, train_trunk
 from kdlaws.records import RECORD, read_json
 
@@ -61,10 +62,10 @@ def prepare(tiny_study: Study, tmp_path: Path) -> Prepare:
     def prepared(key: str, *overrides: str) -> TrunkJob:
         study = load_study(tmp_path / "tiny.yaml", overrides)
         job = jobs(study)[key]
-        if job.teacher is not None:
+        if job.teacher:
             train_trunk(teacher_job(study), silent)
-        if isinstance(job.teacher, CacheSpec):
-            cache_build.build(job.teacher, job.folder / "cache", silent)
+        for spec in job.caches:
+            cache_build.build(spec, job.folder / "cache", silent)
         return job
 
     return prepared
@@ -324,16 +325,15 @@ def test_the_nth_reading_of_a_window_is_epoch_n(
 ) -> None:
     """So that each epoch reads a slice of draws of its own."""
     job = prepare("token-0.25", *SAMPLED)
-    assert isinstance(job.teacher, CacheSpec)
-    assert job.teacher.form.name == "sampled"
+    assert job.caches[0].form.name == "sampled"
     asked: list[tuple[int, int]] = []
-    token = TeacherCache.token
+    token = ReplicaCaches.token
 
-    def noting(self: TeacherCache, t: float, windows: np.ndarray, epochs: np.ndarray) -> Targets:
+    def noting(self: ReplicaCaches, t: float, windows: np.ndarray, epochs: np.ndarray) -> Targets:
         asked.extend(zip(windows.tolist(), epochs.tolist(), strict=True))
         return token(self, t, windows, epochs)
 
-    monkeypatch.setattr(TeacherCache, "token", noting)
+    monkeypatch.setattr(ReplicaCaches, "token", noting)
     train_trunk(replace(job, branches=job.branches[-1:]), silent)
     times: Counter[int] = Counter()
     for window, epoch in asked:
@@ -367,9 +367,8 @@ def test_embedding_records_what_it_left_unexplained(prepare: Prepare) -> None:
 def test_a_map_costs_what_it_maps_to(prepare: Prepare) -> None:
     """Forward and backward, 3 x 2 FLOPs a weight and token; fewer components than dimensions."""
     job = prepare("embedding-1", "cache.hidden_variance=0.9")
-    assert isinstance(job.teacher, CacheSpec)
     train_trunk(job, silent)
-    folder = job.folder / "cache" / job.teacher.name
+    folder = job.folder / "cache" / job.caches[0].name
     n_components = read_json(folder / "manifest.json")["hidden"]["n_components"]
     assert 1 < n_components < 64
     record = last_record(job)

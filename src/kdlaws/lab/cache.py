@@ -1,16 +1,18 @@
 """Teacher outputs, computed once a study and read by every student.
 
-A cache holds, for each position of a token stream, the teacher's next-token distribution in one of
-the forms of ``sampling``, its entropy, the log-probability of the text's next token and the most
-likely id; where students need it, also the last hidden state, there and on the validation windows,
-reduced to its top principal components.
+A cache holds, for each position of a token stream that has a label, the teacher's distribution in
+one of the forms of ``sampling``, its entropy, the log-probability of the label and the most likely
+id; where students need it, also the last hidden state, there and on the validation windows, reduced
+to its top principal components.
 
-Window i of the cache is window i of the stream: position t of it is token i * n_ctx + t. Shards
-hold ``SHARD_WINDOWS`` windows each and are always whole, so a study that reads more windows only
-adds some. The manifest names the teacher, the streams and every file; a cache of anything else is
-refused. ``cache_build`` writes a cache, ``cache_verify`` checks it.
+Window i of the cache is window i of the stream: position t of it is token i * n_ctx + t. A masked
+stream is read with other masks in other epochs, each replica of them with a cache of its own.
+Shards hold ``SHARD_WINDOWS`` windows each and are always whole, so a study that reads more windows
+only adds some. The manifest names the teacher, the streams and every file; a cache of anything else
+is refused. ``cache_build`` writes a cache, ``cache_verify`` checks it.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +25,10 @@ from torch import Tensor
 
 from kdlaws.errors import ArtefactError, ConfigError
 from kdlaws.lab.components import Components
-from kdlaws.lab.sampling import Arrays, Form, form_of
+from kdlaws.lab.sampling import Arrays, Form, Place, form_of
+from kdlaws.lab.streams import TokenStream
 from kdlaws.lab.targets import Targets
-from kdlaws.lab.tokens import TokenStream
-from kdlaws.records import digest, read_json, read_record
+from kdlaws.records import digest, read_json
 from kdlaws.study import TeacherFacts
 
 CACHE_RECIPE = 2
@@ -83,12 +85,12 @@ class CacheSpec:
         return {
             "recipe": CACHE_RECIPE,
             "teacher": self.teacher.identity,
-            "stream": self.stream.sha256,
+            "stream": self.stream.identity,
             "tokenizer": self.tokenizer_sha256,
             "n_ctx": self.n_ctx,
             "temperatures": list(self.temperatures),
             **{name: getattr(self, name) for name in of_tokens},
-            "validation": self.validation.sha256 if self.with_hidden else None,
+            "validation": self.validation.identity if self.with_hidden else None,
             "hidden_variance": self.hidden_variance if self.with_hidden else None,
         }
 
@@ -153,44 +155,32 @@ class TeacherCache:
 
         Raises ConfigError for a temperature that is not stored.
         """
+        pairs = zip(windows.tolist(), epochs.tolist(), strict=True)
+        return self.spec.form.read([self.place(temperature, *pair) for pair in pairs])
+
+    def place(self, temperature: float, window: int, epoch: int) -> Place:
+        """Where the distributions of a window lie."""
         if temperature not in self.spec.temperatures:
             held = ", ".join(f"{each:g}" for each in self.spec.temperatures) or "none"
             raise ConfigError(
                 f"temperature: {temperature:g} is not among those of the stored outputs: {held}",
                 where=str(self.folder),
             )
-        group = group_name(temperature)
-        pairs = zip(windows.tolist(), epochs.tolist(), strict=True)
-        return self.spec.form.read(
-            [(self.shard("shard", w)[group], w % SHARD_WINDOWS, epoch) for w, epoch in pairs]
-        )
+        arrays = self.shard("shard", window)[group_name(temperature)]
+        return arrays, window % SHARD_WINDOWS, epoch
 
-    def hidden(self, windows: np.ndarray, *, validation: bool = False) -> Tensor:
-        """Principal components of the hidden states: [b, t, n_components].
+    def hidden(self, kind: Kind, window: int) -> np.ndarray:
+        """Principal components of the hidden states of a window: [m, n_components], fp16.
 
         Centred, and divided by one scalar such that the whole state's mean square in a dimension
         is 1, on the stream's first windows.
         """
-        kind: Kind = "validation" if validation else "shard"
-        rows = [self.shard(kind, w)[""]["hidden"][w % SHARD_WINDOWS] for w in windows.tolist()]
-        return torch.from_numpy(np.stack(rows)).float()
+        states_mc: np.ndarray = self.shard(kind, window)[""]["hidden"][window % SHARD_WINDOWS]
+        return states_mc
 
     @cached_property
     def components(self) -> Components:
         return read_components(self.folder)
-
-    @property
-    def n_components(self) -> int:
-        return self.components.n
-
-    @property
-    def hidden_dropped(self) -> float:
-        """Share of the hidden states' variance that is not stored."""
-        return self.components.dropped
-
-    def rank_floor(self, d_student: int) -> float:
-        """Share of the hidden states' variance that no linear map from ``d_student`` can give."""
-        return self.components.rank_floor(d_student)
 
     def cross_entropy(self, n_windows: int) -> float:
         """The teacher's own on the stream's first windows, nats per token."""
@@ -198,7 +188,7 @@ class TeacherCache:
         for first in range(0, n_windows, SHARD_WINDOWS):
             log_p_wt = self.shard("shard", first)[""]["label_log_p"][: n_windows - first]
             total += float(log_p_wt.sum(dtype=np.float64))
-        return -total / (n_windows * self.spec.n_ctx)
+        return -total / (n_windows * self.spec.stream.n_labels(self.spec.n_ctx))
 
     def shard(self, kind: Kind, window: int) -> dict[str, dict[str, np.ndarray]]:
         """By temperature and name, what the shard of a window holds; opened once."""
@@ -206,6 +196,59 @@ class TeacherCache:
         if file not in self._opened:
             self._opened[file] = grouped(read_arrays(self.folder / file))
         return self._opened[file]
+
+
+class ReplicaCaches:
+    """The caches of a stream's replicas, read as one: epoch e reads replica e mod K.
+
+    ``specs`` are those of the first replicas, as many as are read. A stream for next-token
+    prediction has one.
+    """
+
+    def __init__(self, parent: Path, specs: Sequence[CacheSpec]) -> None:
+        self.first, *others = (TeacherCache(parent, spec) for spec in specs)
+        self._parts = [self.first, *others]
+        self._n_replicas = self.first.spec.stream.n_replicas
+
+    def token(self, temperature: float, windows: np.ndarray, epochs: np.ndarray) -> Targets:
+        """The teacher's distribution at each label of the windows, one after the other."""
+        places = [
+            self._parts[epoch % self._n_replicas].place(
+                temperature, window, epoch // self._n_replicas
+            )
+            for window, epoch in zip(windows.tolist(), epochs.tolist(), strict=True)
+        ]
+        return self.first.spec.form.read(places)
+
+    def hidden(self, windows: np.ndarray, epochs: np.ndarray) -> Tensor:
+        """Principal components of the hidden states: [b, m, n_components]."""
+        pairs = zip(windows.tolist(), epochs.tolist(), strict=True)
+        return _stacked(self._parts[e % self._n_replicas].hidden("shard", w) for w, e in pairs)
+
+    def validation_hidden(self, windows: np.ndarray) -> Tensor:
+        """The same of the validation windows."""
+        return _stacked(self.first.hidden("validation", w) for w in windows.tolist())
+
+    def cross_entropy(self, n_windows: int) -> float:
+        """The teacher's own on the stream's first windows, in their first epoch."""
+        return self.first.cross_entropy(n_windows)
+
+    @property
+    def n_components(self) -> int:
+        return self.first.components.n
+
+    @property
+    def hidden_dropped(self) -> float:
+        """Share of the hidden states' variance that is not stored."""
+        return self.first.components.dropped
+
+    def rank_floor(self, d_student: int) -> float:
+        """Share of the hidden states' variance that no linear map from ``d_student`` can give."""
+        return self.first.components.rank_floor(d_student)
+
+
+def _stacked(states_mc: Iterable[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(list(states_mc))).float()
 
 
 def group_name(temperature: float) -> str:
@@ -246,8 +289,7 @@ def read_components(folder: Path) -> Components:
 
 def require_teachers_weights(folder: Path, manifest: dict[str, Any], spec: CacheSpec) -> None:
     """A teacher that was trained again has its name, but not to the last bit its numbers."""
-    recorded = read_record(spec.teacher.folder).get("weights_sha256")
-    if manifest["teacher_weights_sha256"] != recorded:
+    if manifest["teacher_weights_sha256"] != spec.teacher.weights_sha256():
         raise ArtefactError(
             "what is stored are outputs of other weights of the same teacher",
             where=str(folder),

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,8 +86,8 @@ class _Writer:
         self._write(shard.file, arrays, started, **facts)
 
     def _flops(self, n_windows: int, *, head: bool) -> int:
-        shape = replace(self.spec.teacher.shape, n_ctx=self.spec.n_ctx)
-        of_head = 0 if head else 2 * shape.n_params_head
+        shape = self.spec.teacher.shape.at(self.spec.n_ctx)
+        of_head = 0 if head else 2 * shape.n_params_head * shape.n_targets // shape.n_ctx
         return (shape.forward_flops_per_token - of_head) * n_windows * self.spec.n_ctx
 
     def _write(self, name: str, arrays: Arrays, started: float, **facts: Any) -> None:

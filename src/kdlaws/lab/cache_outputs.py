@@ -11,12 +11,11 @@ from torch.nn import functional as F
 
 from kdlaws.lab.cache import CacheSpec, Shard, group_name, grouped, read_components
 from kdlaws.lab.components import Components
-from kdlaws.lab.kernels import hidden_states, matmul_nt
+from kdlaws.lab.heads import head, states
 from kdlaws.lab.sampling import Arrays, id_type
-from kdlaws.lab.students import head
+from kdlaws.lab.streams import TokenStream
 from kdlaws.lab.teachers import load_teacher
-from kdlaws.lab.tokens import TokenStream
-from kdlaws.records import WEIGHTS, digest, file_digest
+from kdlaws.records import digest
 
 SEED = 0
 SAMPLER = "systematic: one uniform number a position; its slices interleave"
@@ -35,17 +34,21 @@ class ReadingTeacher:
         self.spec, self.folder, self.device = spec, folder, device
         self.model = load_teacher(spec.teacher)
         nn.Module.to(self.model, device)  # transformers' own is a wrapper that has no types
-        self.weights_sha256 = file_digest(spec.teacher.folder / WEIGHTS)
+        self.weights_sha256 = spec.teacher.weights_sha256()  # which loading has just confirmed
 
     @cached_property
     def components(self) -> Components:
         return read_components(self.folder)
 
     def states(self, n_windows: int) -> Iterator[np.ndarray]:
-        """Hidden states of the stream's first windows, a batch at a time: [n, d], fp64."""
+        """Hidden states of the stream's first windows, a batch at a time: [n, d], fp64.
+
+        Of its first replica: the basis that they fix is that of all replicas.
+        """
+        stream = self.spec.stream.replica(0)
         for first in range(0, n_windows, BATCH_WINDOWS):
-            states_btd, _ = self._read(self.spec.stream, first)
-            yield states_btd[: n_windows - first].flatten(0, 1).double().cpu().numpy()
+            hidden_bmd, _, _ = self._read(stream, first)
+            yield hidden_bmd[: n_windows - first].flatten(0, 1).double().cpu().numpy()
 
     def outputs(
         self, shard: Shard, on_tokens: Callable[[int], None]
@@ -78,34 +81,33 @@ class ReadingTeacher:
         return arrays, means
 
     def _of_validation(self, first: int) -> dict[str, np.ndarray]:
-        states_btd, _ = self._read(self.spec.validation, first)
-        return {"hidden": self._hidden(states_btd)}
+        hidden_bmd, _, _ = self._read(self.spec.validation, first)
+        return {"hidden": self._hidden(hidden_bmd)}
 
     def _of_stream(self, first: int) -> dict[str, np.ndarray]:
-        """What is kept of each position of a batch of windows: [b, t, ...]."""
-        states_btd, labels_bt = self._read(self.spec.stream, first)
+        """What is kept of each position with a label of a batch of windows: [b, m, ...]."""
+        hidden_bmd, given_bme, labels_bm = self._read(self.spec.stream, first)
         uniform = {t: _uniform(self.spec, t, first) for t in self.spec.temperatures}
-        starts = range(0, labels_bt.numel(), _HEAD_POSITIONS)
+        starts = range(0, labels_bm.numel(), _HEAD_POSITIONS)
         parts = [
             self._of_positions(
-                states_btd.flatten(0, 1)[rows],
-                labels_bt.flatten()[rows],
-                {t: uniform_bt.flatten()[rows] for t, uniform_bt in uniform.items()},
+                given_bme.flatten(0, 1)[rows],
+                labels_bm.flatten()[rows],
+                {t: uniform_bm.flatten()[rows] for t, uniform_bm in uniform.items()},
             )
             for rows in (slice(start, start + _HEAD_POSITIONS) for start in starts)
         ]
         kept = {
-            name: torch.cat([part[name] for part in parts]).unflatten(0, labels_bt.shape).numpy()
+            name: torch.cat([part[name] for part in parts]).unflatten(0, labels_bm.shape).numpy()
             for name in parts[0]
         }
-        return kept | ({"hidden": self._hidden(states_btd)} if self.spec.with_hidden else {})
+        return kept | ({"hidden": self._hidden(hidden_bmd)} if self.spec.with_hidden else {})
 
     def _of_positions(
-        self, states_nd: Tensor, labels_n: Tensor, uniform: Mapping[float, Tensor]
+        self, given_ne: Tensor, labels_n: Tensor, uniform: Mapping[float, Tensor]
     ) -> dict[str, Tensor]:
         """On the CPU, by group and name."""
-        weight_vd, scaling = head(self.model)
-        logits_nv = matmul_nt(states_nd / scaling, weight_vd)
+        logits_nv = head(self.model).logits(given_ne)
         log_p_nv = F.log_softmax(logits_nv, dim=-1)
         kept = {"label_log_p": log_p_nv.gather(-1, labels_n[:, None])[:, 0]}
         kept["argmax"] = logits_nv.argmax(dim=-1)
@@ -118,26 +120,28 @@ class ReadingTeacher:
         return {name: each.cpu() for name, each in kept.items()}
 
     @torch.inference_mode()
-    def _read(self, stream: TokenStream, first: int) -> tuple[Tensor, Tensor]:
-        """Last hidden states [b, t, d] and labels [b, t] of a whole batch; the last is repeated."""
+    def _read(self, stream: TokenStream, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Last hidden states [b, m, d], what the head is given [b, m, e], and labels [b, m].
+
+        Of a whole batch; its last window is repeated.
+        """
         last = stream.n_windows(self.spec.n_ctx) - 1
         rows = np.minimum(np.arange(first, first + BATCH_WINDOWS), last)
-        inputs_bt, labels_bt = (
-            torch.from_numpy(ids).to(self.device) for ids in stream.windows(rows, self.spec.n_ctx)
-        )
-        return hidden_states(self.model, inputs_bt), labels_bt
+        batch = stream.batch(rows, self.spec.n_ctx).to(self.device)
+        return *states(self.model, batch), batch.labels_bm
 
-    def _hidden(self, states_btd: Tensor) -> np.ndarray:
-        return self.components.of(states_btd).half().cpu().numpy()
+    def _hidden(self, hidden_bmd: Tensor) -> np.ndarray:
+        return self.components.of(hidden_bmd).half().cpu().numpy()
 
 
 def _uniform(spec: CacheSpec, temperature: float, first: int) -> Tensor:
-    """A uniform number for each position of a batch, whatever else the cache holds: [b, t].
+    """A uniform number for each label of a batch, whatever else the cache holds: [b, m].
 
     They may depend only on what is in a run's identity, so neither on how many windows the cache
     has nor on what other runs need of it.
     """
-    teacher, stream = spec.teacher.identity, spec.stream.sha256
+    teacher, stream = spec.teacher.identity, spec.stream.identity
     place = [SEED, teacher, stream, spec.n_ctx, temperature, spec.draws, spec.slices, first]
     generator = torch.Generator().manual_seed(int(digest(place)[:15], 16))
-    return torch.rand((BATCH_WINDOWS, spec.n_ctx), dtype=torch.float64, generator=generator)
+    n_labels = spec.stream.n_labels(spec.n_ctx)
+    return torch.rand((BATCH_WINDOWS, n_labels), dtype=torch.float64, generator=generator)

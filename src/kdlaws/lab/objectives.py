@@ -58,13 +58,14 @@ def linear_loss(
     loss: TokenLoss = CROSS_ENTROPY,
     *,
     logits_scaling: float = 1.0,
+    bias_v: Tensor | None = None,
     n_tokens: int | None = None,
 ) -> Tensor:
-    """The loss of logits z = hidden weight^T / logits_scaling, as a scalar.
+    """The loss of logits z = hidden weight^T / logits_scaling + bias, as a scalar.
 
     Its sum over tokens is divided by ``n_tokens``, by default the number of labels that are not
     ``IGNORED``; with gradient accumulation that of the whole batch. Differentiable once, with
-    respect to ``hidden_nd`` and ``weight_vd``.
+    respect to ``hidden_nd``, ``weight_vd`` and ``bias_v``.
 
     Raises ValueError for a divergence that is not linear in p where p is only stored: a sample's
     or a top-k's reverse KL does not estimate the whole distribution's.
@@ -76,7 +77,7 @@ def linear_loss(
         targets = targets and targets.rows(counted)
     scale = 1 / max(1, len(labels_n) if n_tokens is None else n_tokens)
     value: Tensor = _LinearLoss.apply(
-        hidden_nd, weight_vd, labels_n, targets, loss, logits_scaling, scale
+        hidden_nd, weight_vd, bias_v, labels_n, targets, loss, logits_scaling, scale
     )
     return value
 
@@ -89,30 +90,36 @@ def _require_sound(targets: Targets | None, loss: TokenLoss) -> None:
 
 
 class _LinearLoss(torch.autograd.Function):
-    """Value and both gradients in the forward pass; backward only hands the gradients out."""
+    """Value and gradients in the forward pass; backward only hands the gradients out."""
 
     @staticmethod
     def forward(
         ctx: Any,
         hidden_nd: Tensor,
         weight_vd: Tensor,
+        bias_v: Tensor | None,
         labels_n: Tensor,
         targets: Targets | None,
         loss: TokenLoss,
         logits_scaling: float,
         scale: float,
     ) -> Tensor:
-        wants_grad = any(ctx.needs_input_grad[:2])
+        wants_grad = any(ctx.needs_input_grad[:3])
         total = hidden_nd.new_zeros((), dtype=torch.promote_types(hidden_nd.dtype, torch.float32))
         grad_hidden_nd = torch.empty_like(hidden_nd) if wants_grad else None
         grad_weight_vd: Tensor | None = None
+        grad_bias_v = None if bias_v is None else torch.zeros_like(bias_v)
         for rows in _chunks(len(hidden_nd), weight_vd):
             scaled_cd = hidden_nd[rows] / logits_scaling
             z_cv = matmul_nt(scaled_cd, weight_vd).to(total.dtype)
+            if bias_v is not None:
+                z_cv += bias_v
             given = targets and targets.rows(rows)
             loss_c, grad_cv = _value_and_grad(z_cv, labels_n[rows], given, loss)
-            grad_cv = grad_cv.to(scaled_cd.dtype)
             total += loss_c.sum() * scale
+            if grad_bias_v is not None:
+                grad_bias_v += grad_cv.sum(dim=0) * scale
+            grad_cv = grad_cv.to(scaled_cd.dtype)
             if grad_hidden_nd is not None:
                 factor = scale / logits_scaling
                 grad_hidden_nd[rows] = matmul_nt(grad_cv, weight_vd.t()) * factor
@@ -121,14 +128,14 @@ class _LinearLoss(torch.autograd.Function):
         if wants_grad:
             if grad_weight_vd is None:
                 grad_weight_vd = torch.zeros_like(weight_vd)
-            ctx.save_for_backward(grad_hidden_nd, grad_weight_vd)
+            ctx.save_for_backward(grad_hidden_nd, grad_weight_vd, grad_bias_v)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden_nd, grad_weight_vd = ctx.saved_tensors
-        return grad_hidden_nd.mul_(grad), grad_weight_vd.mul_(grad), None, None, None, None, None
+        grads = (each if each is None else each.mul_(grad) for each in ctx.saved_tensors)
+        return *grads, None, None, None, None, None
 
 
 def _chunks(n_tokens: int, weight_vd: Tensor) -> list[slice]:
@@ -183,6 +190,8 @@ def _divergence(z_cv: Tensor, targets: Targets, loss: TokenLoss) -> tuple[Tensor
     assert isinstance(targets, Online)
     scaled_cd = targets.hidden_nd / targets.logits_scaling
     teacher_cv = matmul_nt(scaled_cd, targets.weight_vd).to(z_cv.dtype)
+    if targets.bias_v is not None:
+        teacher_cv += targets.bias_v
     if loss.temperature != 1:
         teacher_cv = teacher_cv / loss.temperature
     log_p_cv, log_q_cv = F.log_softmax(teacher_cv, dim=-1), F.log_softmax(z_cv, dim=-1)

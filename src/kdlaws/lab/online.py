@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from kdlaws.lab.components import BASIS_WINDOWS, Components, principal_components
-from kdlaws.lab.kernels import hidden_states
-from kdlaws.lab.students import head
+from kdlaws.lab.heads import head, states
+from kdlaws.lab.streams import TokenStream
 from kdlaws.lab.targets import Online
 from kdlaws.lab.teachers import load_teacher
-from kdlaws.lab.tokens import TokenStream
 from kdlaws.study import TeacherFacts
 
 _BATCH_WINDOWS = 32
@@ -40,14 +39,21 @@ class OnlineTeacher:
 
     def token(self, temperature: float, windows: np.ndarray, epochs: np.ndarray) -> Online:
         """The teacher's states and head: its distribution at any temperature, in any epoch."""
-        states_btd = self._states(self.spec.stream, windows)
-        return Online(states_btd.flatten(0, 1), *head(self.model))
+        _, given_bme = self._states(self.spec.stream, windows, epochs)
+        return Online(given_bme.flatten(0, 1), *head(self.model))
 
-    def hidden(self, windows: np.ndarray, *, validation: bool = False) -> Tensor:
-        """Principal components of the hidden states: [b, t, n_components]."""
+    def hidden(self, windows: np.ndarray, epochs: np.ndarray) -> Tensor:
+        """Principal components of the hidden states: [b, m, n_components]."""
         assert self.components is not None
-        stream = self.spec.validation if validation else self.spec.stream
-        return self.components.of(self._states(stream, windows))
+        return self.components.of(self._states(self.spec.stream, windows, epochs)[0])
+
+    def validation_hidden(self, windows: np.ndarray) -> Tensor:
+        """The same of the validation windows."""
+        assert self.components is not None
+        return self.components.of(self._states(self.spec.validation, windows)[0])
+
+    def cross_entropy(self, n_windows: int) -> None:
+        """Not known: each student reads other windows."""
 
     @property
     def n_components(self) -> int:
@@ -71,9 +77,11 @@ class OnlineTeacher:
         n_windows = min(BASIS_WINDOWS, self.spec.stream.n_windows(self.spec.n_ctx))
         for first in range(0, n_windows, _BATCH_WINDOWS):
             rows = np.arange(first, min(first + _BATCH_WINDOWS, n_windows))
-            yield self._states(self.spec.stream, rows).flatten(0, 1).double().cpu().numpy()
+            hidden_bmd, _ = self._states(self.spec.stream, rows)
+            yield hidden_bmd.flatten(0, 1).double().cpu().numpy()
 
     @torch.no_grad()
-    def _states(self, stream: TokenStream, windows: np.ndarray) -> Tensor:
-        inputs, _ = stream.windows(windows, self.spec.n_ctx)
-        return hidden_states(self.model, torch.from_numpy(inputs).to(self.device))
+    def _states(
+        self, stream: TokenStream, windows: np.ndarray, epochs: np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return states(self.model, stream.batch(windows, self.spec.n_ctx, epochs).to(self.device))

@@ -1,11 +1,13 @@
 """A study's pending work, in order: teachers, their stored outputs, students, longest first."""
 
 import fcntl
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,13 @@ from kdlaws.lab.executors import LocalProcesses, Task, n_workers
 from kdlaws.lab.hooks import require_tensorboard
 from kdlaws.lab.memory import PROCESS_MB, limit_mb, reading_mb, require_room, training_mb
 from kdlaws.lab.online import OnlineSpec
-from kdlaws.lab.probe import Rates, seconds_per_token
+from kdlaws.lab.probe import Rates, seconds_of_reading, seconds_per_token
 from kdlaws.lab.progress import Reporter
+from kdlaws.lab.streams import TokenStream
 from kdlaws.lab.tokens import Text
 from kdlaws.lab.trainer import TrunkJob, train_trunk
 from kdlaws.records import PLAN, RECORD, read_record, write_json, write_text
-from kdlaws.shapes import Shape
+from kdlaws.shapes import Costs, Shape
 from kdlaws.study import Plan, PlannedRun, plan
 
 
@@ -38,7 +41,8 @@ def dry_run(study: Study) -> tuple[Plan, Rates]:
     if tokens.tokens_exist(study):
         planned = plan_study(study, Text(study))
     else:
-        planned = plan(study, tokens.estimated_facts(study))
+        estimated = tokens.estimated_facts(study)
+        planned = plan(study, estimated, teachers.given_facts(study, None, estimated))
     return planned, seconds_per_token(map(_batch, planned.runs))
 
 
@@ -104,8 +108,14 @@ def _run(study: Study, tasks: Sequence[Task], reporter: Reporter) -> None:
 def plan_study(study: Study, text: Text) -> Plan:
     """The plan against the text itself; the teachers' stream is made only if any is trained."""
     trains_teachers = any(teacher.size for teacher in study.teachers.values())
-    noise = {level for block in study.students for level in block.noise if level}
-    planned = plan(study, text.facts(with_teachers=trains_teachers, noise=sorted(noise)))
+    tiers = {
+        tier
+        for block in study.students
+        for tier in product(block.noise, block.quality)
+        if tier != (0.0, "raw")
+    }
+    facts = text.facts(with_teachers=trains_teachers, tiers=sorted(tiers))
+    planned = plan(study, facts, teachers.given_facts(study, text.tokenizer, facts))
     _check_long_enough(study, text)
     _check_held_out(planned, text)
     return planned
@@ -197,7 +207,7 @@ class Tasks:
         students = [job for job in jobs if job.first.run.role == "student"]
         return [
             *self._teachers(jobs),
-            *self._caches(_distinct(job.teacher for job in students)),
+            *self._caches(_distinct(job.caches for job in students)),
             *_longest_first(map(self._trunk_task, students)),
         ]
 
@@ -209,7 +219,7 @@ class Tasks:
         return [*(t for t in teachers if t.name in read), *self._caches(specs)]
 
     def cache_specs(self) -> list[CacheSpec]:
-        return _distinct(self._teacher_spec(trunk[0]) for trunk in self.planned.trunks().values())
+        return _distinct(self.job(trunk).caches for trunk in self.planned.trunks().values())
 
     def _open_jobs(self) -> list[TrunkJob]:
         """Trunks with branches to run; what others left behind is removed.
@@ -246,7 +256,7 @@ class Tasks:
             seconds_per_token=self.rates[_batch(job.first)] + self._reading_s(job.teacher),
             n_tokens=int(n_tokens),
             memory_mb=self._memory_mb(job),
-            requires=_requirement(job.teacher),
+            requires=_requirements(job.teacher),
         )
 
     def _memory_mb(self, job: TrunkJob) -> int:
@@ -255,14 +265,12 @@ class Tasks:
             needed += reading_mb(job.teacher.teacher.shape)
         return needed
 
-    def _reading_s(self, spec: CacheSpec | OnlineSpec | None) -> float:
+    def _reading_s(self, spec: tuple[CacheSpec, ...] | OnlineSpec) -> float:
         """Seconds a token of a teacher beside its student."""
         return self._forward_s(spec.teacher.shape) if isinstance(spec, OnlineSpec) else 0.0
 
-    def _forward_s(self, size: Shape) -> float:
-        forward_share = size.forward_flops_per_token / size.training_flops_per_token
-        batch = (size, self.study.optimiser.batch_tokens)
-        return seconds_per_token([batch])[batch] * forward_share
+    def _forward_s(self, size: Costs) -> float:
+        return seconds_of_reading(size, self.study.optimiser.batch_tokens)
 
     def _cache_task(self, spec: CacheSpec) -> Task:
         size = spec.teacher.shape
@@ -273,13 +281,14 @@ class Tasks:
             seconds_per_token=self._forward_s(size),
             n_tokens=spec.n_tokens,
             memory_mb=PROCESS_MB + reading_mb(size),
-            requires=None if spec.teacher.is_loaded else spec.teacher.run_id,
+            requires=() if spec.teacher.is_loaded else (spec.teacher.run_id,),
         )
 
     def job(self, branches: list[PlannedRun]) -> TrunkJob:
         run = branches[0].run
         is_teacher = run.role == "teacher"
-        stream = self.text.stream("teacher" if is_teacher else "student", run.noise)
+        split: Split = "teacher" if is_teacher else "student"
+        stream = self.text.stream(split, run.noise, run.quality)
         return TrunkJob(
             branches=tuple(branches),
             columns={branch.run_id: self._columns(branch) for branch in branches},
@@ -289,7 +298,7 @@ class Tasks:
             validation_tokens=self.study.corpus.validation_tokens,
             tokenizer=self.text.folder / "tokenizer.json",
             optimiser=self.study.optimiser,
-            teacher=self._teacher_spec(branches[0]),
+            teacher=self._teacher_spec(branches),
             dtype=self._dtype(branches[0]),
             device=self.study.device,
             precision=self.study.matmul_precision,
@@ -313,24 +322,35 @@ class Tasks:
             columns["training_documents"] = read
         return columns
 
-    def _teacher_spec(self, planned: PlannedRun) -> CacheSpec | OnlineSpec | None:
+    def _teacher_spec(self, branches: Sequence[PlannedRun]) -> tuple[CacheSpec, ...] | OnlineSpec:
+        """What the trunk reads of its teacher; of a masked stream a cache for each replica."""
+        planned = branches[0]
         if planned.teacher is None:
-            return None
-        stream = self.text.stream("student", planned.run.noise)
-        validation, n_ctx = self.text.stream("validation"), self.study.n_ctx
+            return ()
+        stream = self.text.stream("student", planned.run.noise, planned.run.quality)
         settings = self.study.cache
         if settings.outputs == "online":
+            validation = self.text.stream("validation")
             variance = settings.hidden_variance if planned.run.method == "embedding" else None
-            return OnlineSpec(planned.teacher, stream, validation, n_ctx, variance)
-        sharing = self._sharing(planned)
+            return OnlineSpec(planned.teacher, stream, validation, self.study.n_ctx, variance)
+        n_replicas = min(stream.n_replicas, max(map(_epochs_begun, branches)))
+        return tuple(self._cache_spec(planned, stream, index) for index in range(n_replicas))
+
+    def _cache_spec(self, planned: PlannedRun, stream: TokenStream, replica: int) -> CacheSpec:
+        """Of a replica of a stream: all that its readers need."""
+        assert planned.teacher is not None
+        validation, n_ctx = self.text.stream("validation"), self.study.n_ctx
+        settings, sharing = self.study.cache, self._sharing(planned, replica)
         temperatures = {r.run.temperature for r in sharing if r.run.temperature is not None}
+        n_validation = validation.n_windows(n_ctx, self.study.corpus.validation_tokens)
+        assert settings.outputs != "online"
         return CacheSpec(
             teacher=planned.teacher,
-            stream=stream,
+            stream=stream.replica(replica),
             validation=validation,
             tokenizer_sha256=self.planned.text.tokenizer_sha256,
             n_windows=max(other.n_windows for other in sharing),
-            n_validation_windows=validation.n_windows(n_ctx, self.study.corpus.validation_tokens),
+            n_validation_windows=0 if replica else n_validation,
             n_ctx=n_ctx,
             temperatures=tuple(sorted(temperatures)),
             with_hidden=any(other.run.method == "embedding" for other in sharing),
@@ -341,17 +361,24 @@ class Tasks:
             hidden_variance=settings.hidden_variance,
         )
 
-    def _sharing(self, planned: PlannedRun) -> list[PlannedRun]:
-        """The runs that read what this one reads: those of its teacher and its stream."""
+    def _sharing(self, planned: PlannedRun, replica: int) -> list[PlannedRun]:
+        """The runs that read what this one reads: those of its teacher, its stream, its replica."""
         return [
             other
             for other in self.planned.runs
-            if other.teacher == planned.teacher and other.run.noise == planned.run.noise
+            if other.teacher == planned.teacher
+            and (other.run.noise, other.run.quality) == (planned.run.noise, planned.run.quality)
+            and _epochs_begun(other) > replica
         ]
 
 
-def _distinct(specs: Iterable[CacheSpec | OnlineSpec | None]) -> list[CacheSpec]:
-    return list(dict.fromkeys(spec for spec in specs if isinstance(spec, CacheSpec)))
+def _epochs_begun(planned: PlannedRun) -> int:
+    """Passes over its text, the last one perhaps in part."""
+    return math.ceil(planned.n_tokens / (planned.n_windows * planned.shape.n_ctx))
+
+
+def _distinct(specs: Iterable[tuple[CacheSpec, ...]]) -> list[CacheSpec]:
+    return list(dict.fromkeys(chain.from_iterable(specs)))
 
 
 def _longest_first(tasks: Iterable[Task]) -> list[Task]:
@@ -362,10 +389,8 @@ def _cache_name(spec: CacheSpec) -> str:
     return f"cache of {spec.name}"
 
 
-def _requirement(teacher: CacheSpec | OnlineSpec | None) -> str | None:
-    """The task that makes what a student reads of its teacher."""
-    if isinstance(teacher, CacheSpec):
-        return _cache_name(teacher)
-    if teacher is None or teacher.teacher.is_loaded:
-        return None
-    return teacher.teacher.run_id
+def _requirements(teacher: tuple[CacheSpec, ...] | OnlineSpec) -> tuple[str, ...]:
+    """The tasks that make what a student reads of its teacher."""
+    if not isinstance(teacher, OnlineSpec):
+        return tuple(map(_cache_name, teacher))
+    return () if teacher.teacher.is_loaded else (teacher.teacher.run_id,)

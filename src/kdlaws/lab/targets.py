@@ -60,6 +60,7 @@ class Online(Targets):
     hidden_nd: Tensor
     weight_vd: Tensor
     logits_scaling: float
+    bias_v: Tensor | None = None
 
     def _by_token(self) -> dict[str, Tensor]:
         return {"hidden_nd": self.hidden_nd}

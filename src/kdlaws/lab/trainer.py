@@ -24,16 +24,16 @@ from torch import Tensor, nn
 
 from kdlaws.config import Optimiser, Precision
 from kdlaws.gates import trunk_is_over
-from kdlaws.lab import checkpoints, objectives, students
-from kdlaws.lab.cache import CacheSpec, TeacherCache
+from kdlaws.lab import checkpoints, heads, objectives, students
+from kdlaws.lab.cache import CacheSpec, ReplicaCaches
 from kdlaws.lab.export import save_model
 from kdlaws.lab.hooks import OnMetrics, metrics_hook
-from kdlaws.lab.kernels import hidden_states
 from kdlaws.lab.memory import part_windows
 from kdlaws.lab.objectives import CROSS_ENTROPY, TokenLoss
 from kdlaws.lab.online import OnlineSpec, OnlineTeacher
+from kdlaws.lab.streams import Sampler, TokenStream
 from kdlaws.lab.targets import Targets
-from kdlaws.lab.tokens import Sampler, TokenStream, load_tokenizer
+from kdlaws.lab.tokens import load_tokenizer
 from kdlaws.records import (
     RECORD,
     WEIGHTS,
@@ -62,7 +62,7 @@ class TrunkJob:
     validation_tokens: int
     tokenizer: Path
     optimiser: Optimiser
-    teacher: CacheSpec | OnlineSpec | None
+    teacher: tuple[CacheSpec, ...] | OnlineSpec
     dtype: str
     device: str
     precision: Precision
@@ -72,6 +72,11 @@ class TrunkJob:
     @property
     def first(self) -> PlannedRun:
         return self.branches[0]
+
+    @property
+    def caches(self) -> tuple[CacheSpec, ...]:
+        """What it reads of stored outputs."""
+        return () if isinstance(self.teacher, OnlineSpec) else self.teacher
 
     @property
     def trunk_folder(self) -> Path:
@@ -147,12 +152,11 @@ class _Trunk:
         self._cooling = False
         self._saved_at = time.monotonic()
 
-    def _new_teacher(self) -> TeacherCache | OnlineTeacher | None:
-        if isinstance(self.job.teacher, CacheSpec):
-            return TeacherCache(self.job.folder / "cache", self.job.teacher)
+    def _new_teacher(self) -> ReplicaCaches | OnlineTeacher | None:
         if isinstance(self.job.teacher, OnlineSpec):
             return OnlineTeacher(self.job.teacher, self.device)
-        return None
+        specs = self.job.caches
+        return ReplicaCaches(self.job.folder / "cache", specs) if specs else None
 
     def _new_map(self) -> nn.Linear | None:
         if self.job.first.run.method != "embedding":
@@ -224,38 +228,26 @@ class _Trunk:
         return total
 
     def _loss(self, windows: np.ndarray, epochs: np.ndarray) -> Tensor:
-        """What these windows add to the batch's mean loss over tokens."""
-        run = self.job.first.run
-        inputs_bt, labels_bt = self._read(self.job.stream, windows)
+        """What these windows add to the batch's mean loss over labels."""
+        run, n_ctx = self.job.first.run, self.job.first.shape.n_ctx
+        batch = self.job.stream.batch(windows, n_ctx, epochs).to(self.device)
+        n_labels = run.batch_tokens // n_ctx * batch.labels_bm.shape[1]  # of the whole batch
         with self._precision():
-            hidden_btd = hidden_states(self.model, inputs_bt)
+            hidden_bmd, given_bme = heads.states(self.model, batch)
             targets, loss = self._targets(windows, epochs)
-            value = self._next_token_loss(hidden_btd, labels_bt, targets, loss, run.batch_tokens)
+            value = heads.loss(
+                *(heads.head(self.model), given_bme, batch.labels_bm),
+                *(targets, loss),
+                n_tokens=n_labels,
+            )
             if run.embedding_weight is not None:
-                share = labels_bt.numel() / run.batch_tokens
+                assert self.teacher is not None
+                components_bmc = self.teacher.hidden(windows, epochs)
+                share = batch.labels_bm.numel() / n_labels
                 value = value + run.embedding_weight * share * self._unexplained(
-                    hidden_btd, windows
+                    hidden_bmd, components_bmc
                 )
         return value
-
-    def _next_token_loss(
-        self,
-        hidden_btd: Tensor,
-        labels_bt: Tensor,
-        targets: Targets | None,
-        loss: TokenLoss,
-        n_tokens: int | None,
-    ) -> Tensor:
-        weight_vd, logits_scaling = students.head(self.model)
-        return objectives.linear_loss(
-            hidden_btd.flatten(0, 1),
-            weight_vd,
-            labels_bt.flatten(),
-            targets,
-            loss,
-            logits_scaling=logits_scaling,
-            n_tokens=n_tokens,
-        )
 
     def _targets(self, windows: np.ndarray, epochs: np.ndarray) -> tuple[Targets | None, TokenLoss]:
         run = self.job.first.run
@@ -270,19 +262,12 @@ class _Trunk:
         targets = self.teacher.token(run.temperature, windows, epochs)
         return targets.to(self.device), loss
 
-    def _unexplained(
-        self, hidden_btd: Tensor, windows: np.ndarray, *, validation: bool = False
-    ) -> Tensor:
+    def _unexplained(self, hidden_bmd: Tensor, components_bmc: Tensor) -> Tensor:
         assert self.map is not None
-        assert self.teacher is not None
-        components_btd = self.teacher.hidden(windows, validation=validation).to(self.device)
-        d_teacher = self.teacher.spec.teacher.shape.d_model
-        mapped_btd = self.map(hidden_btd)
-        return objectives.unexplained(mapped_btd, components_btd, d_teacher)
-
-    def _read(self, stream: TokenStream, windows: np.ndarray) -> tuple[Tensor, Tensor]:
-        inputs, labels = stream.windows(windows, self.job.first.shape.n_ctx)
-        return torch.from_numpy(inputs).to(self.device), torch.from_numpy(labels).to(self.device)
+        facts = self.job.first.teacher
+        assert facts is not None
+        components_bmc = components_bmc.to(self.device)
+        return objectives.unexplained(self.map(hidden_bmd), components_bmc, facts.shape.d_model)
 
     def _precision(self) -> torch.autocast:
         is_half = self.job.precision == "bfloat16"
@@ -319,7 +304,7 @@ class _Trunk:
             "cpu_s": self.progress.cpu_s,
             "versions": {name: version(name) for name in ("kdlaws", "torch", "transformers")},
         }
-        if isinstance(self.teacher, TeacherCache):
+        if self.teacher is not None:
             cross_entropy = self.teacher.cross_entropy(self.job.first.n_windows)
             record["teacher_stream_cross_entropy"] = cross_entropy
         if self.map is not None:
@@ -354,17 +339,18 @@ class _Trunk:
         self.model.eval()
         stream, n_ctx = self.job.validation, self.job.first.shape.n_ctx
         n_windows = stream.n_windows(n_ctx, self.job.validation_tokens)
+        to_head = heads.head(self.model)
         nll = unexplained = 0.0
         for start in range(0, n_windows, VALIDATION_BATCH):
             rows = np.arange(start, min(start + VALIDATION_BATCH, n_windows))
-            inputs_bt, labels_bt = self._read(stream, rows)
+            batch = stream.batch(rows, n_ctx).to(self.device)
             with torch.no_grad(), self._precision():
-                hidden_btd = hidden_states(self.model, inputs_bt)
-                loss = self._next_token_loss(hidden_btd, labels_bt, None, CROSS_ENTROPY, None)
-                nll += loss.item() * len(rows)
+                hidden_bmd, given_bme = heads.states(self.model, batch)
+                nll += heads.loss(to_head, given_bme, batch.labels_bm).item() * len(rows)
                 if self.map is not None:
-                    left = self._unexplained(hidden_btd, rows, validation=True)
-                    unexplained += left.item() * len(rows)
+                    assert self.teacher is not None
+                    components_bmc = self.teacher.validation_hidden(rows)
+                    unexplained += self._unexplained(hidden_bmd, components_bmc).item() * len(rows)
         self.model.train()
         measured = {"validation_cross_entropy": nll / n_windows}
         if self.map is not None:

@@ -1,0 +1,88 @@
+"""The curated tier of the students' text: its blocks ranked by a reference model's loss."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from kdlaws.config import Curation, Study
+from kdlaws.lab import heads
+from kdlaws.lab.curation import curate
+from kdlaws.lab.streams import Batch, TokenStream
+from kdlaws.lab.teachers import load_reference, reference_identity
+from kdlaws.records import digest
+
+_LOGITS_BYTES = 2**26
+
+
+def key(study: Study) -> str:
+    """Names the tier: by what ranks, and how much is kept."""
+    return f"curated-{digest([_curation(study).model_dump(), reference_identity(study)])[:8]}"
+
+
+def _curation(study: Study) -> Curation:
+    assert study.corpus.curation is not None
+    return study.corpus.curation
+
+
+def curated(
+    study: Study,
+    stream: TokenStream,
+    n_vocab: int,
+    blocks: Sequence[str],
+    lengths: Sequence[int],
+) -> tuple[list[str], float]:
+    """The kept blocks of those that the stream was made of, in their order; the share of bytes.
+
+    ``lengths`` are the blocks' tokens, with the one that ends each.
+    A block's loss is the reference's mean over its tokens that have a label in the stream's first
+    epoch. A block without one, at the stream's end, counts as the worst.
+    """
+    model = load_reference(study, n_vocab)
+    sums, counts = np.zeros(len(blocks)), np.zeros(len(blocks))
+    of_tokens = _blocks_of_tokens(study, lengths)
+    for places_n, losses_n in _losses(model, stream, study.n_ctx):
+        inside = places_n < len(of_tokens)
+        rows = of_tokens[places_n[inside]]
+        real = rows >= 0
+        np.add.at(sums, rows[real], losses_n[inside][real])
+        np.add.at(counts, rows[real], 1)
+    means = np.divide(sums, counts, out=np.full(len(blocks), np.inf), where=counts > 0)
+    return curate(blocks, means, _curation(study))
+
+
+def _blocks_of_tokens(study: Study, lengths: Sequence[int]) -> np.ndarray:
+    """The block that each token of the stream is of; -1 for what frames a masked sequence."""
+    of_tokens = np.repeat(np.arange(len(lengths)), lengths)
+    if study.objective == "causal":
+        return of_tokens
+    inside = study.n_ctx - 2
+    n = len(of_tokens) // inside
+    framed = of_tokens[: n * inside].reshape(n, inside)
+    return np.pad(framed, ((0, 0), (1, 1)), constant_values=-1).ravel()
+
+
+def _losses(
+    model: nn.Module, stream: TokenStream, n_ctx: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places in the stream of the labels of a batch, and the model's loss there, nats: each [n]."""
+    per_window = stream.n_labels(n_ctx) * len(heads.head(model).weight_vd) * 4
+    n_windows, size = stream.n_windows(n_ctx), max(1, _LOGITS_BYTES // per_window)
+    for start in range(0, n_windows, size):
+        windows = np.arange(start, min(start + size, n_windows))
+        batch = stream.batch(windows, n_ctx)
+        with torch.inference_mode():
+            logits_nv = heads.logits(model, batch).flatten(0, 1)
+            losses_n = F.cross_entropy(logits_nv, batch.labels_bm.flatten(), reduction="none")
+        yield _places(windows, n_ctx, batch).ravel(), losses_n.double().numpy()
+
+
+def _places(windows: np.ndarray, n_ctx: int, batch: Batch) -> np.ndarray:
+    """Of the labels in the stream: [b, m]. Causal labels are the tokens after the inputs."""
+    starts = windows[:, None] * n_ctx
+    if batch.places_bm is None:
+        return starts + np.arange(1, n_ctx + 1)
+    places: np.ndarray = starts + batch.places_bm.numpy()
+    return places
