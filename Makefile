@@ -47,6 +47,9 @@ bench: $(installed) $(peers)/.installed ## what benchmarks/*.md rest on: hours
 	$(python) benchmarks/study.py fractions 64/2
 	$(peers)/bin/python benchmarks/training.py
 	$(peers)/bin/python benchmarks/training.py --shares
+	$(python) benchmarks/masked.py
+	$(python) train.py configs/smoke.yaml
+	$(peers)/bin/python benchmarks/harness.py runs/smoke/token-64x2-f1-s0-e1-*/model
 
 teachers: $(installed) ## train the shipped teachers again
 	$(python) train.py configs/teachers.yaml
@@ -56,7 +59,7 @@ clean: ## remove the environment, builds and caches; runs stay
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-# Other people's trainers, for benchmarks/training.py alone. Liger asks for a GPU compiler that its
+# Other people's trainers and harness, for benchmarks alone. Liger asks for a GPU compiler that its
 # chunked losses do not need.
 $(peers)/.installed: benchmarks/requirements-peers.txt $(installed)
 	$(PYTHON) -m venv $(peers)

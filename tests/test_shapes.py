@@ -1,5 +1,7 @@
 """Counts against published formulas and, where torch is at hand, in tests/lab/test_students.py."""
 
+import math
+
 import pytest
 
 from kdlaws.errors import ConfigError
@@ -51,6 +53,21 @@ def test_an_online_teacher_reads_every_token_and_saves_none() -> None:
     flops = run_flops(student, 1000, 250, teacher=teacher, teacher_n_tokens=5000, is_online=True)
     assert flops.teacher_inference == teacher.forward_flops_per_token * 1000
     assert flops.cache_saved == 0
+
+
+def test_a_masked_teacher_reads_once_for_each_replica_of_its_masks() -> None:
+    """Four epochs of 250 tokens under three sets of masks: 750 are read, the fourth is stored."""
+    sizes = [shape(size, objective="masked") for size in ("32/1", "64/2")]
+    flops = run_flops(sizes[0], 1000, 250, teacher=sizes[1], n_replicas=3)
+    assert flops.teacher_inference == sizes[1].forward_flops_per_token * 750
+    assert flops.cache_saved == sizes[1].forward_flops_per_token * 250
+    one_pass = run_flops(sizes[0], 200, 200, teacher=sizes[1], n_replicas=3)
+    assert one_pass.teacher_inference == sizes[1].forward_flops_per_token * 200
+
+
+def test_what_nobody_knows_of_a_teachers_training_is_not_a_number() -> None:
+    flops = run_flops(shape("32/1"), 10, 10, teacher=shape("64/2"), teacher_n_tokens=None)
+    assert math.isnan(flops.teacher_training)
 
 
 def test_flops_of_large_runs_do_not_overflow() -> None:

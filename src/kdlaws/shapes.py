@@ -258,18 +258,20 @@ def run_flops(
     teacher_n_tokens: int | None = 0,
     map_params: int = 0,
     is_online: bool = False,
+    n_replicas: int = 1,
 ) -> Flops:
     """What a run costs if nothing is shared (Busbridge et al. 2025, 2502.08606, section 3.3).
 
     ``map_params`` is the size of the learned map of embedding-level distillation. The teacher
-    reads each unique token once, its outputs being stored, or every token online; ``cache_saved``
+    reads each unique token once for each replica of its masks (one, if nothing is masked), its
+    outputs being stored, or every token online; ``cache_saved``
     is what an online teacher would have spent beyond that. The teacher's training is NaN where
     ``teacher_n_tokens`` is None, not known.
     """
     per_token = student.training_flops_per_token + 3 * 2 * map_params
     if teacher is None:
         return Flops(float(per_token) * n_tokens, 0.0, 0.0, 0.0)
-    n_read = n_tokens if is_online else n_unique_tokens
+    n_read = n_tokens if is_online else min(n_tokens, n_replicas * n_unique_tokens)
     return Flops(
         student=float(per_token) * n_tokens,
         teacher_inference=float(teacher.forward_flops_per_token) * n_read,

@@ -83,7 +83,8 @@ class TeacherFacts:
     """What planning needs to know of a teacher. ``identity`` enters the hash of its students.
 
     ``folder`` has its record, ``given`` is the folder of a model from elsewhere, and None where the
-    model is a run's. ``n_tokens`` is None where nobody said what it was trained on.
+    model is a run's; a run's teacher is known not to have read the test text, or it is refused.
+    ``n_tokens`` is None where nobody said what it was trained on.
     """
 
     run_id: str
@@ -93,7 +94,8 @@ class TeacherFacts:
     tokenizer_sha256: str
     folder: Path
     given: Path | None = None
-    heldout: HeldOut = "unknown"
+    heldout: HeldOut = "yes"
+    hub_id: str | None = None
     revision: str | None = None
 
     @property
@@ -128,6 +130,7 @@ class PlannedRun:
     n_unique_tokens: int
     teacher: TeacherFacts | None
     is_online: bool
+    n_replicas: int
 
     @property
     def epochs(self) -> float:
@@ -149,6 +152,7 @@ class PlannedRun:
             teacher_n_tokens=self.teacher.n_tokens if self.teacher else 0,
             map_params=n_components * self.shape.d_model,
             is_online=self.is_online,
+            n_replicas=self.n_replicas,
         )
 
 
@@ -418,6 +422,7 @@ def _planned(
         n_unique_tokens=min(n_tokens, n_windows * study.n_ctx),
         teacher=teacher,
         is_online=teacher is not None and study.cache.outputs == "online",
+        n_replicas=study.masking.replicas if study.objective == "masked" else 1,
     )
 
 
@@ -515,6 +520,7 @@ def record_of_given(plan: Plan, facts: TeacherFacts) -> dict[str, Any]:
         "n_params_head": size.n_params_head,
         "n_tokens": facts.n_tokens,
         "teacher_heldout": facts.heldout,
+        "model": facts.hub_id,
         "revision": facts.revision,
         "forward_flops_per_token": size.forward_flops_per_token,
         "weights_sha256": facts.identity,
@@ -570,6 +576,7 @@ def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
         ),
         "teacher_n_tokens": teacher.n_tokens if teacher else None,
         "teacher_heldout": teacher.heldout if teacher else None,
+        "teacher_model": teacher.hub_id if teacher else None,
         "student_flops": flops.student,
         "teacher_inference_flops": flops.teacher_inference,
         "teacher_training_flops": flops.teacher_training,

@@ -63,6 +63,7 @@ def row(size: int, method: str, seed: int, by: Row = TEACHER, **columns: Any) ->
         "corpus": "made-up",
         "tokenizer": "bpe",
         "quality": "raw",
+        "kept": 1.0,
         "noise": 0.0,
         "seed": seed,
         "trunk": trunk,
@@ -73,10 +74,12 @@ def row(size: int, method: str, seed: int, by: Row = TEACHER, **columns: Any) ->
         "teacher_overlap": 0.0 if teacher else None,
         "n_params": n + 32_768,
         "n_params_non_embedding": n,
+        "n_targets": None,
         "selected": True,
         "cross_entropy_se": RUN_SE,
         "student_flops": 6 * n * columns["n_tokens"],
         "forward_flops_per_token": 2 * n + 65_536,
+        "prefill_ms_p50": 1.4 + n / 1e6,
         "decode_ms_p50": 0.4 + n / 4e6,
         "device": "cpu",
         "wall_s": 20.0,
@@ -136,6 +139,36 @@ def unusual_rows() -> Iterator[Row]:
     yield row(3, "token", 7, cross_entropy=None, status="diverged", **once(700_000))
 
 
+def masked(row: Row) -> Row:
+    """The same run of a masked study: 15 % of its input tokens have a loss, and none is decoded."""
+    n_targets = round(0.15 * row["n_tokens"]) if row["n_tokens"] else None
+    return {**row, "objective": "masked", "n_targets": n_targets, "decode_ms_p50": None}
+
+
+def given_teacher(heldout: str) -> Row:
+    """The teacher's own row, as of a model that others trained."""
+    known = {name: TEACHER[name] for name in ("run_id", "cross_entropy")}
+    return dict.fromkeys(row(0, "scratch", 0, **once(1)), None) | {
+        **known,
+        "study": "synthetic",
+        "role": "teacher",
+        "objective": "causal",
+        "init": "given",
+        "corpus": "made-up",
+        "tokenizer": "bpe",
+        "n_params": TEACHER["n"] + 32_768,
+        "n_params_non_embedding": TEACHER["n"],
+        "cross_entropy_se": RUN_SE,
+        "n_tokens": None,
+        "teacher_heldout": heldout,
+        "forward_flops_per_token": 2 * TEACHER["n"] + 65_536,
+        "prefill_ms_p50": 4.0,
+        "decode_ms_p50": 1.1,
+        "device": "cpu",
+        "status": "done",
+    }
+
+
 def wave(number: int) -> "NDArray[np.float64]":
     """Of mean 0 and mean square 1; any two below ``N_SEQUENCES / 2`` are orthogonal."""
     scale = 1 if number == N_SEQUENCES // 2 else math.sqrt(2)
@@ -161,7 +194,8 @@ def losses_by_sequence(rows: Iterable[Row]) -> "dict[str, NDArray[np.float64]]":
 def _write_rows(folder: Path, rows: list[Row], without: Iterable[str], losses: bool) -> None:
     folder.mkdir(parents=True)
     with (folder / "table.csv").open("w", newline="") as file:
-        kept = [name for name in rows[0] if name not in set(without)]
+        names = dict.fromkeys(name for row in rows for name in row)
+        kept = [name for name in names if name not in set(without)]
         writer = csv.DictWriter(file, kept, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
@@ -179,9 +213,15 @@ def _write_study(
     reference: bool = True,
     without: Iterable[str] = (),
     losses: bool = True,
+    change: Callable[[Row], Row | None] = lambda row: row,
+    more: Iterable[Row] = (),
 ) -> Path:
-    """A study's artefacts; ``without`` names columns that its table lacks."""
-    rows = [*usual_rows(methods, sizes, seeds), *(unusual_rows() if unusual else ())]
+    """A study's artefacts; ``without`` names columns that its table lacks.
+
+    ``change`` edits each row, or leaves it out; ``more`` are further rows, edited like the others.
+    """
+    rows = [*usual_rows(methods, sizes, seeds), *(unusual_rows() if unusual else ()), *more]
+    rows = [changed for row in rows if (changed := change(row))]
     _write_rows(folder, rows, without, losses)
     if reference:
         bigram = [

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdlaws.advice.evidence import Evidence, load, one_pass, paired, pareto
+from kdlaws.advice.evidence import Evidence, load, one_pass, paired
+from kdlaws.advice.serving import pareto
 from kdlaws.errors import ArtefactError, TableError
 
 

@@ -1,13 +1,14 @@
 """Unigram and bigram lines on texts whose entropy is known."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
 from kdlaws.lab.reference import Bigram, reference_lines
-from kdlaws.lab.streams import Batch
+from kdlaws.lab.streams import Batch, Masks
 
 V = 8
 
@@ -59,3 +60,58 @@ def test_more_text_lowers_the_line() -> None:
     validation, test = markov(5_000, 1), markov(20_000, 2)
     lines = [bigram_line(markov(n, 0), validation, test) for n in (30, 300, 3_000)]
     assert lines == sorted(lines, reverse=True)
+
+
+# -- a masked token, from both neighbours ------------------------------------------------------
+
+MASK = V
+MASKS = Masks(share=0.15, replicas=1, mask_id=MASK, never=(MASK,), n_vocab=V, seed=0)
+
+
+def masked(ids: np.ndarray, shown: np.ndarray | None = None) -> Batch:
+    """Triples of the chain, the middle one asked for; ``shown`` stands in its place."""
+    triples = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(ids, 3).copy())
+    places = torch.ones(len(triples), 1, dtype=torch.long)
+    inputs = triples.clone()
+    inputs[:, 1] = MASK if shown is None else torch.from_numpy(shown)
+    return Batch(inputs, triples[:, 1:2], places)
+
+
+def two_sided_entropy() -> float:
+    """Nats of a token given both neighbours, by enumeration: all 32 paths are as likely."""
+    paths = [
+        (left, x, (x * 3 + b) % V)
+        for left in range(V)
+        for x in ((left * 3 + 1) % V, (left * 3 + 2) % V)
+        for b in (1, 2)
+    ]
+    ends = Counter((left, right) for left, _, right in paths)
+    middles = Counter(paths)
+    return float(np.mean([math.log(ends[p[0], p[2]] / middles[p]) for p in paths]))
+
+
+def test_a_masked_token_of_a_chain_has_its_two_sided_entropy() -> None:
+    train, validation, test = markov(50_000, 0), markov(5_000, 1), markov(20_000, 2)
+    found = reference_lines(train, [len(train)], V, masked(validation), masked(test), MASKS)
+    [line] = found["bigram"]
+    assert two_sided_entropy() < 0.5 * math.log(2)
+    assert line["cross_entropy"] == pytest.approx(two_sided_entropy(), abs=0.02)
+    assert found["unigram"] == pytest.approx(math.log(V), abs=0.01)
+
+
+def test_what_stands_in_the_place_counts_by_bayes_rule() -> None:
+    """Left as it is, a token is as likely as all random ones together: 1/2 + 1/2 of its prior."""
+    train, validation, test = markov(50_000, 0), markov(5_000, 1), markov(20_000, 2)
+    found = reference_lines(
+        train, [len(train)], V, masked(validation), masked(test, test[1:-1]), MASKS
+    )
+    uniform = 1 / V  # so prior (1 + 1/V) / (prior + 1/V)
+    assert found["unigram"] == pytest.approx(-math.log((1 + 1 / V) * uniform / (2 / V)), abs=0.01)
+
+
+def test_a_masked_neighbour_tells_nothing() -> None:
+    train, validation, test = markov(50_000, 0), markov(5_000, 1), markov(20_000, 2)
+    hidden = masked(test)
+    hidden.inputs_bt[:] = MASK
+    [line] = reference_lines(train, [len(train)], V, masked(validation), hidden, MASKS)["bigram"]
+    assert line["cross_entropy"] == pytest.approx(math.log(V), abs=0.01)

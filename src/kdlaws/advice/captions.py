@@ -8,14 +8,16 @@ from kdlaws.advice.contrasts import Estimate
 from kdlaws.advice.crossings import NoiseEffect
 from kdlaws.advice.evidence import (
     Evidence,
-    Teacher,
     by_size,
     done,
+    measured,
     one_pass,
     repeated,
     undertrained,
 )
 from kdlaws.advice.findings import Gain, gain
+from kdlaws.advice.teachers import Teacher
+from kdlaws.gates import MIN_STEPS
 from kdlaws.quantities import human
 
 if TYPE_CHECKING:
@@ -37,21 +39,79 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def of_data(evidence: Evidence) -> str:
+    """The most data of the study: ``all of the data``, or ``10 % of the data``."""
+    most = evidence.largest_fraction
+    return "all of the data" if most == 1 else f"{percent(most)} of the data"
+
+
+def after(evidence: Evidence, text: str) -> str:
+    """What the study's longest runs did with ``text``: passed over it once, or repeated it."""
+    if evidence.largest_fraction in evidence.single_passes:
+        return f"after one pass over {text}"
+    return f"after the best number of epochs of {text}"
+
+
+def input_tokens(evidence: Evidence) -> str:
+    """What D counts, of a masked study."""
+    if not evidence.is_masked:
+        return ""
+    share = evidence.target_share
+    some = "some" if share is None else f"about {percent(share)}"
+    return f"D is in input tokens; {some} of them have a loss."
+
+
+def nothing_done(evidence: Evidence) -> str:
+    """Why there is no law where no student trained for long enough."""
+    students = evidence.students
+    statuses = students["status"].value_counts()
+    if not len(undertrained(students)) or len(done(students)):
+        return ""
+    found = listed([f"{number} {status}" for status, number in statuses.items()])
+    return (
+        f"No law is fitted, for no student has trained enough ({found}): a run is undertrained "
+        f"with fewer than {MIN_STEPS} optimiser steps before its validation loss turns up, or if "
+        f"it does not beat a bigram table. What was measured is shown."
+    )
+
+
 def scaling(evidence: Evidence, rows: "Mapping[str, DataFrame]") -> str:
-    """``rows``: each method's longest one-pass runs at 100 % of the data."""
+    """``rows``: each method's longest runs at the most data."""
     if not rows:
-        return "There is no one-pass run at 100 % of the data to draw."
-    falls = [_fall(method, done(each)) for method, each in rows.items() if len(done(each))]
-    tokens = human(max(each["n_tokens"].max() for each in rows.values()))
-    fits = {method: evidence.fit("chinchilla", method) for method in rows}
+        most = percent(evidence.largest_fraction)
+        return f"There is no one-pass run at {most} of the data to draw."
+    falls = [_fall(method, _judged(each)) for method, each in rows.items()]
+    is_once = evidence.largest_fraction in evidence.single_passes
+    tokens = _most_tokens(evidence, rows.values())
+    fits = {method: evidence.fit("chinchilla", method) if is_once else None for method in rows}
     levels = {percent(fit.level) for fit in fits.values() if fit and fit.uncertainty}
     bands = f"; bands are the fitted law's {listed(sorted(levels))} intervals" if levels else ""
     lacking = [method for method, fit in fits.items() if fit is None]
     without = f"; {listed(lacking)}: no law, means joined" if lacking else ""
     return (
-        f"After one pass over {tokens} tokens, {listed(falls)}. Bars are one standard error over "
+        f"A{after(evidence, tokens)[1:]}, {listed(falls)}. Bars are one standard error over "
         f"test sequences{bands}{without}.{_hollow(rows.values())}{_unigram(evidence)}"
+        f"{_neighbours(evidence)}"
     )
+
+
+def _judged(rows: "DataFrame") -> "DataFrame":
+    """The rows that laws may read, or all if none is."""
+    return done(rows) if len(done(rows)) else rows
+
+
+def _most_tokens(evidence: Evidence, tables: "Iterable[DataFrame]") -> str:
+    """``700k tokens``: read once, or the unique ones that are repeated."""
+    is_once = evidence.largest_fraction in evidence.single_passes
+    column = "n_tokens" if is_once else "n_unique_tokens"
+    unit = "input tokens" if evidence.is_masked else "tokens"
+    return f"{human(max(rows[column].max() for rows in tables))} {unit}"
+
+
+def _neighbours(evidence: Evidence) -> str:
+    if not (evidence.is_masked and evidence.bigrams):
+        return ""
+    return " The line of the bigram is that of a bigram table that sees both neighbours."
 
 
 def _unigram(evidence: Evidence) -> str:
@@ -63,6 +123,8 @@ def _unigram(evidence: Evidence) -> str:
 def _fall(method: str, rows: "DataFrame") -> str:
     means = [(human(n), each["cross_entropy"].mean()) for n, each in by_size(rows).items()]
     (small, first), (large, last) = means[0], means[-1]
+    if small == large:
+        return f"{method} has {first:.3f} nats at N = {small}"
     return f"{method} goes from {first:.3f} nats at N = {small} to {last:.3f} at {large}"
 
 
@@ -72,34 +134,60 @@ def _hollow(tables: "Iterable[DataFrame]") -> str:
 
 
 def data(evidence: Evidence) -> str:
-    rows = [select(evidence.comparable) for select in (one_pass, repeated)]
-    single, again = map(done, rows)
-    if single.empty:
-        first = "No run reads its data only once."
-    else:
-        low, high = human(single["n_tokens"].min()), human(single["n_tokens"].max())
-        first = f"One pass: {counted(len(single), 'run')} of {low} to {high} tokens."
-    if again.empty:
-        return f"{first} No run repeats its data.{_hollow(rows)}"
-    unique = listed([human(each) for each in sorted(again["n_unique_tokens"].unique())])
-    low, high = (f"{each:.3g}" for each in (again["epochs"].min(), again["epochs"].max()))
+    rows = [measured(select(evidence.comparable)) for select in (one_pass, repeated)]
+    parts = [_once(_judged(rows[0])), _again(_judged(rows[1])), _hollow(rows).strip()]
+    if len(rows[1]):
+        parts[2:2] = ["The numbers beside the lines are N."]
+    return " ".join(filter(None, [*parts, input_tokens(evidence), _neighbours(evidence).strip()]))
+
+
+def _once(rows: "DataFrame") -> str:
+    if rows.empty:
+        return "No run reads its data only once."
+    low, high = human(rows["n_tokens"].min()), human(rows["n_tokens"].max())
+    return f"One pass: {counted(len(rows), 'run')} of {low} to {high} tokens."
+
+
+def _again(rows: "DataFrame") -> str:
+    if rows.empty:
+        return "No run repeats its data."
+    unique = listed([human(each) for each in sorted(rows["n_unique_tokens"].unique())])
+    ends = dict.fromkeys(f"{each:.3g}" for each in (rows["epochs"].min(), rows["epochs"].max()))
     return (
-        f"{first} Repeated data: {counted(len(again), 'run')} on {unique} unique tokens, each "
-        f"after as many epochs as validation chose ({low} to {high}). The numbers beside the lines "
-        f"are N.{_hollow(rows)}"
+        f"Repeated data: {counted(len(rows), 'run')} on {unique} unique tokens, each after as many "
+        f"epochs as validation chose ({' to '.join(ends)})."
     )
 
 
-def frontier(candidates: "DataFrame", chosen: "DataFrame") -> str:
-    """``chosen``: the Pareto-optimal candidates by FLOPs per token, cheapest first."""
+def frontier(evidence: Evidence, candidates: "DataFrame", chosen: "DataFrame") -> str:
+    """``candidates``: the measured models whose FLOPs per token are known. ``chosen``: the
+    Pareto-optimal of those that laws may read, cheapest first."""
     if candidates.empty:
         return "The table has no FLOPs per token, so there is no frontier to draw."
-    low, high = chosen.iloc[0], chosen.iloc[-1]
+    hollow = _hollow([candidates]) if nothing_done(evidence) else ""
+    if chosen.empty:
+        return f"There is no frontier, for no model is fully trained.{hollow}"
+    is_are = "is" if len(chosen) == 1 else "are"
     return (
-        f"{len(chosen)} of {counted(len(candidates), 'model')} are Pareto-optimal by FLOPs "
-        f"({_makers(chosen)}). Along their line perplexity goes from {low['perplexity']:.1f} at "
-        f"{human(low['forward_flops_per_token'])} FLOPs per token to {high['perplexity']:.1f} at "
-        f"{human(high['forward_flops_per_token'])}."
+        f"{len(chosen)} of {counted(len(done(candidates)), 'model')} {is_are} Pareto-optimal by "
+        f"FLOPs ({_makers(chosen)}). {_along(evidence, chosen)}.{hollow}"
+    )
+
+
+def _along(evidence: Evidence, chosen: "DataFrame") -> str:
+    """From the cheapest of the Pareto-optimal models to the dearest."""
+    perplexity, unit = "perplexity", "FLOPs per token"
+    if evidence.is_masked:
+        perplexity, unit = "perplexity per masked token", "FLOPs per input token"
+    low, high = (
+        (f"{row['perplexity']:.1f}", human(row["forward_flops_per_token"]))
+        for _, row in chosen.iloc[[0, -1]].iterrows()
+    )
+    if len(chosen) == 1:
+        return f"It has a {perplexity} of {low[0]} at {low[1]} {unit}"
+    return (
+        f"Along their line {perplexity} goes from {low[0]} at {low[1]} {unit} to {high[0]} at "
+        f"{high[1]}"
     )
 
 
@@ -111,16 +199,17 @@ def _makers(rows: "DataFrame") -> str:
 def compression(evidence: Evidence, distilled: Sequence[tuple[str, Teacher]]) -> str:
     if not distilled:
         return "No run of the study is distilled."
-    found = {pair: gain(evidence, pair[0], 1.0, pair[1]) for pair in distilled}
+    most = evidence.largest_fraction
+    found = {pair: gain(evidence, pair[0], most, pair[1]) for pair in distilled}
     parts = [
         f"{method} with {teacher.label} is ahead by {each.mean} nats, {spread(each)}"
         for (method, teacher), each in found.items()
         if each
     ]
     first = (
-        f"Against scratch at 100 % of the data, {listed(parts)}."
+        f"Against scratch at {percent(most)} of the data, {listed(parts)}."
         if parts
-        else "At 100 % of the data no distilled run has a scratch run to compare with."
+        else f"At {percent(most)} of the data no distilled run has a scratch run to compare with."
     )
     return f"{first}{_bars(each.mean for each in found.values() if each)}"
 

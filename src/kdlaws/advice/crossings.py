@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from kdlaws.advice.columns import N
 from kdlaws.advice.contrasts import Estimate, SeedNoise, Term, contrast, independent
-from kdlaws.advice.evidence import Evidence, N, Teacher, full_pass, measured, one_pass
+from kdlaws.advice.evidence import Evidence, full_pass, measured, one_pass
 from kdlaws.advice.findings import (
     one_pass_curves,
     repeated_curves,
     seed_noise,
     worst_seed_noise,
 )
+from kdlaws.advice.teachers import Teacher
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -73,7 +75,7 @@ def crossing(
 
 def data_needed(evidence: Evidence, method: str) -> dict[float, Crossing]:
     """N -> share of scratch's tokens with which the method equals scratch, one pass each."""
-    return _needed(evidence, one_pass_curves(evidence, method), seed_noise(evidence, 1.0))
+    return _needed(evidence, one_pass_curves(evidence, method), seed_noise(evidence))
 
 
 def text_needed(evidence: Evidence, method: str) -> dict[float, Crossing]:
@@ -136,11 +138,12 @@ def noise_effects(evidence: Evidence) -> list[NoiseEffect]:
     Both at the method's usual settings.
     """
     rows = measured(one_pass(evidence.usual[evidence.usual["noise"] > 0]))
-    keys = ["method", "teacher", N, "noise"]
-    rows = rows[rows["fraction"] == 1]
+    keys, most = ["method", "teacher", N, "noise"], evidence.largest_fraction
+    rows = rows[rows["fraction"] == most]
     # Scrambled text has fewer tokens, so each level has a longest pass of its own.
     found = [
-        _noise_effect(evidence, full_pass(group)) for _, group in rows.groupby(keys, dropna=False)
+        _noise_effect(evidence, full_pass(group, most))
+        for _, group in rows.groupby(keys, dropna=False)
     ]
     return [each for each in found if each]
 
@@ -152,7 +155,7 @@ def _noise_effect(evidence: Evidence, noisy: "DataFrame") -> NoiseEffect | None:
     curve = one_pass_curves(evidence, method, teacher).get(n, {})
     if not curve:
         return None
-    noise, n_tokens = seed_noise(evidence, 1.0), float(first["n_tokens"])
+    noise, n_tokens = seed_noise(evidence), float(first["n_tokens"])
     clean = interpolated(curve, n_tokens)
     null = interpolated(curve, (1 - share) * n_tokens)
     if not clean:

@@ -5,7 +5,7 @@ disagree. pandas is loaded by the functions that need it.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdlaws.advice.columns import SETTINGS, N, whole
+from kdlaws.advice.teachers import Teacher, teacher_of
 from kdlaws.errors import TableError
 from kdlaws.laws import Fit
-from kdlaws.quantities import human
 from kdlaws.records import read_json, read_losses
 from kdlaws.tables import LoadedTable, read_table
 
@@ -24,43 +25,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 METHODS = ("scratch", "token", "embedding")
-N = "n_params_non_embedding"
-
-# What the report reads; a table that lacks one of these has it empty, and the report says so.
-_TEXT_SETTINGS = ("divergence", "teacher_outputs")
-_NUMBER_SETTINGS = (
-    *("jsd_beta", "kd_weight", "temperature", "embedding_weight", "learning_rate", "batch_tokens"),
-)
-_SETTINGS = (*_TEXT_SETTINGS, *_NUMBER_SETTINGS)
-_TEXTS = (
-    *("run_id", "study", "role", "method", "trunk", "teacher", "status", "device", "corpus"),
-    *_TEXT_SETTINGS,
-)
-_NUMBERS = (
-    *(N, "n_tokens", "n_unique_tokens", "fraction", "epochs", "seed", "noise", *_NUMBER_SETTINGS),
-    *("teacher_n_params_non_embedding", "teacher_cross_entropy", "teacher_overlap"),
-    "teacher_stream_cross_entropy",
-    *("cross_entropy", "cross_entropy_se", "perplexity"),
-    *("forward_flops_per_token", "decode_ms_p50", "wall_s"),
-)
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A teacher that students of the study learned from; NaN is unknown.
-
-    ``stream_cross_entropy`` is on all of the text that its students read.
-    """
-
-    run_id: str
-    n_params_non_embedding: float
-    cross_entropy: float
-    stream_cross_entropy: float
-
-    @property
-    def label(self) -> str:
-        n = self.n_params_non_embedding
-        return "teacher of unknown N" if math.isnan(n) else f"teacher {human(n)}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +60,22 @@ class Evidence:
         return tuple(sorted(present, key=lambda method: (*METHODS, method).index(method)))
 
     @cached_property
+    def is_masked(self) -> bool:
+        """Whether a loss is per masked token, and most tokens of the input have none."""
+        return bool(self.runs["objective"].eq("masked").any())
+
+    @property
+    def per_token(self) -> str:
+        """What a cross-entropy, a perplexity and a difference of them are counted per."""
+        return "per masked token" if self.is_masked else "per token"
+
+    @cached_property
+    def target_share(self) -> float | None:
+        """Share of the students' input tokens that have a loss; None where it is not known."""
+        rows = self.students.dropna(subset=["n_targets", "n_tokens"])
+        return float(rows["n_targets"].sum() / rows["n_tokens"].sum()) if len(rows) else None
+
+    @cached_property
     def distilled(self) -> tuple[str, ...]:
         """The methods that have a teacher."""
         return tuple(method for method in self.methods if method != "scratch")
@@ -110,23 +90,27 @@ class Evidence:
         """Shares of the data, largest first."""
         return tuple(sorted(map(float, self.students["fraction"].dropna().unique()), reverse=True))
 
+    @property
+    def largest_fraction(self) -> float:
+        """The most data that a student read: 1 in most studies."""
+        return self.fractions[0] if self.fractions else 1.0
+
+    @cached_property
+    def single_passes(self) -> frozenset[float]:
+        """The fractions whose runs compare after a single pass: all of the data, if any run does.
+
+        Less data is repeated to the best number of epochs, unless no run repeats it.
+        """
+        rows = measured(self.comparable)
+        once, again = (set(kind(rows)["fraction"]) for kind in (one_pass, repeated))
+        return frozenset((once - again) | ({1.0} if 1.0 in once or 1.0 not in again else set()))
+
     @cached_property
     def teachers(self) -> tuple[Teacher, ...]:
         """The one with most students first."""
         counts = self.students["teacher"].value_counts()
-        found = [self._teacher(str(run_id)) for run_id in counts.index]
+        found = [teacher_of(self.runs, str(run_id)) for run_id in counts.index]
         return tuple(sorted(found, key=lambda each: (-counts[each.run_id], each.cross_entropy)))
-
-    def _teacher(self, run_id: str) -> Teacher:
-        """From its students' rows, or from its own where theirs do not say."""
-        rows = self.students[self.students["teacher"] == run_id]
-        own = self.runs[self.runs["run_id"] == run_id]
-        return Teacher(
-            run_id,
-            _first_known(rows["teacher_n_params_non_embedding"], own[N]),
-            _first_known(rows["teacher_cross_entropy"], own["cross_entropy"]),
-            _first_known(_most_text_first(rows)["teacher_stream_cross_entropy"]),
-        )
 
     @property
     def main_teacher(self) -> Teacher | None:
@@ -138,13 +122,27 @@ class Evidence:
         return self.usual[self.usual["noise"].fillna(0) == 0]
 
     @cached_property
+    def curated(self) -> "DataFrame":
+        """Students on clean curated text, in a study that has raw text too; they are not usual."""
+        rows = self.students[self.students["noise"].fillna(0) == 0]
+        is_curated = rows["quality"].eq("curated")
+        return rows[is_curated & (self.usual_quality != "curated")]
+
+    @cached_property
+    def usual_quality(self) -> str:
+        """Raw, unless every student's text is curated."""
+        is_curated = self.students["quality"].eq("curated")
+        return "curated" if len(is_curated) and is_curated.all() else "raw"
+
+    @cached_property
     def usual(self) -> "DataFrame":
         """Students at the most frequent divergence, outputs, weights, rate and batch of their kind.
 
-        A kind is a method on a fraction of the data.
+        A kind is a method on a fraction of the data. Curated text is never among raw.
         """
-        rows = self.students
-        for setting in _SETTINGS:
+        is_curated = self.students["quality"].eq("curated")
+        rows = self.students[is_curated == (self.usual_quality == "curated")]
+        for setting in SETTINGS:
             cells = rows.groupby(["method", "fraction"], dropna=False)[setting]
             rows = rows[(rows[setting] == cells.transform(_most_frequent)) | rows[setting].isna()]
         return rows
@@ -189,7 +187,7 @@ def load(folder: Path, *, fits: Mapping[str, Fit] | None = None) -> Evidence:
         fits = {path.stem: Fit.load(path) for path in sorted((folder / "fits").glob("*.json"))}
     return Evidence(
         folder=folder,
-        table=replace(table, frame=_whole(table.frame)),
+        table=replace(table, frame=whole(table.frame)),
         reference=read_json(reference) if reference.exists() else {},
         fits=fits,
         losses=read_losses(folder),
@@ -221,11 +219,21 @@ def one_pass(rows: "DataFrame") -> "DataFrame":
     return rows[rows["epochs"] <= 1]
 
 
-def full_pass(rows: "DataFrame") -> "DataFrame":
-    """The one-pass rows at 100 % of the data that read the most tokens."""
-    rows = one_pass(rows[rows["fraction"] == 1])
+def full_pass(rows: "DataFrame", fraction: float = 1.0) -> "DataFrame":
+    """The one-pass rows at that share of the data that read the most tokens."""
+    rows = one_pass(rows[rows["fraction"] == fraction])
     longest: float = rows["n_tokens"].max()
     return rows[rows["n_tokens"].eq(longest)]
+
+
+def final(evidence: Evidence, rows: "DataFrame", fraction: float | None = None) -> "DataFrame":
+    """One measured row a trunk: the longest pass over the data, or the best of its repeats.
+
+    Of the most data, unless a fraction is given.
+    """
+    share = evidence.largest_fraction if fraction is None else fraction
+    rows = measured(rows[rows["fraction"] == share])
+    return full_pass(rows, share) if share in evidence.single_passes else repeated(rows)
 
 
 def repeated(rows: "DataFrame") -> "DataFrame":
@@ -238,63 +246,19 @@ def paired(
 ) -> "DataFrame":
     """Runs of ``method`` beside scratch runs: N, seed, ``gain`` (scratch minus method, nats).
 
-    Pairs share size and seed. At fraction 1 they also share ``n_tokens``, and the longest common
-    branch is taken; where data repeat, each method is at its own best number of epochs.
+    Pairs share size and seed. After a single pass they also share ``n_tokens``, and the longest
+    common branch is taken; where data repeat, each method is at its own best number of epochs.
     """
     ours = measured(evidence.of(method, teacher=teacher))
     theirs = measured(evidence.of("scratch"))
     ours, theirs = (rows[rows["fraction"] == fraction] for rows in (ours, theirs))
-    select, keys = (one_pass, [N, "seed", "n_tokens"]) if fraction == 1 else (repeated, [N, "seed"])
+    is_once = fraction in evidence.single_passes
+    select, keys = (one_pass, [N, "seed", "n_tokens"]) if is_once else (repeated, [N, "seed"])
     pairs: DataFrame = select(ours).merge(select(theirs), on=keys, suffixes=("", "_scratch"))
     pairs["gain"] = pairs["cross_entropy_scratch"] - pairs["cross_entropy"]
     pairs = pairs.sort_values([N, "n_tokens"])
     is_longest = ~pairs.duplicated([N, "seed"], keep="last")
     return pairs.loc[is_longest]
-
-
-def pareto(x: Sequence[float], y: Sequence[float]) -> list[int]:
-    """Indices, in ascending x, of the points that none other matches in x and y and beats in one.
-
-    Both are costs. Of equal points the first is kept.
-    """
-    kept: list[int] = []
-    for index in sorted(range(len(x)), key=lambda i: (x[i], y[i])):
-        if not kept or y[index] < y[kept[-1]]:
-            kept.append(index)
-    return kept
-
-
-def _whole(frame: "DataFrame") -> "DataFrame":
-    """Every column that the report reads, with its type."""
-    import pandas as pd
-
-    lacking = [name for name in ("method", N, "n_tokens", "cross_entropy") if name not in frame]
-    if lacking:
-        raise TableError(
-            f"the table has no column {', '.join(lacking)}",
-            where="table.csv",
-            remedy="a study's report reads the table that `kdlaws evaluate` writes",
-        )
-    columns = dict.fromkeys([*frame.columns, *_TEXTS, *_NUMBERS, "selected"])
-    whole = frame.reindex(columns=list(columns))
-    for column in _TEXTS:
-        whole[column] = whole[column].astype(object)
-    for column in _NUMBERS:
-        whole[column] = pd.to_numeric(whole[column], errors="coerce").astype(float)
-    whole["perplexity"] = whole["perplexity"].fillna(whole["cross_entropy"].map(math.exp))
-    whole["selected"] = whole["selected"].eq(True)
-    whole["status"] = whole["status"].fillna("done")
-    return whole.copy()  # in one piece again after the columns that were set
-
-
-def _most_text_first(rows: "DataFrame") -> "DataFrame":
-    """The runs on clean text: a fraction's teacher has read the fraction only."""
-    clean = rows[rows["noise"].fillna(0) == 0]
-    return clean.sort_values("fraction", ascending=False, kind="stable")
-
-
-def _first_known(*columns: Iterable[float]) -> float:
-    return next((float(v) for column in columns for v in column if not math.isnan(v)), math.nan)
 
 
 def _most_frequent(values: Any) -> Any:

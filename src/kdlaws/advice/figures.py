@@ -1,6 +1,7 @@
 """The report's figures, each as plain data with a caption made from the same numbers.
 
-N is non-embedding parameters in every figure; cross-entropy is on the test split, nats per token.
+N is non-embedding parameters in every figure; cross-entropy is on the test split, in nats per token
+or, of a masked study, per masked token.
 """
 
 import math
@@ -12,41 +13,42 @@ import numpy as np
 
 from kdlaws.advice import captions
 from kdlaws.advice.captions import percent
+from kdlaws.advice.columns import N
 from kdlaws.advice.contrasts import Estimate
 from kdlaws.advice.crossings import NoiseEffect, noise_effects
 from kdlaws.advice.evidence import (
     Evidence,
-    N,
-    Teacher,
     by_size,
-    done,
-    full_pass,
+    final,
     load,
     measured,
     one_pass,
-    pareto,
     repeated,
 )
 from kdlaws.advice.findings import behind_teacher, gain, one_pass_curves
 from kdlaws.advice.marks import colour, curve, floats, points
 from kdlaws.advice.picture import MARKERS, Axis, Curve, Figure, Panel, Reference, Series
+from kdlaws.advice.serving import frontier
+from kdlaws.advice.teachers import Teacher
 from kdlaws.quantities import human
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-CROSS_ENTROPY = "test cross-entropy (nats per token)"
-AT_BEST_EPOCHS = "test cross-entropy at the best epochs (nats per token)"
-COSTS = {
-    "forward_flops_per_token": "forward FLOPs per token",
-    "decode_ms_p50": "decode latency, p50 (ms per token, batch 1)",
-}
 COMPRESSION = Axis("compression, teacher N / student N (non-embedding)", log=True)
 
 
 def figures(folder: Path) -> tuple[Figure, ...]:
     """Every figure of a study, from its saved artefacts. Raises what ``evidence.load`` raises."""
     return describe(load(folder))
+
+
+def _cross_entropy(evidence: Evidence, *, at: str = "", log: bool = False) -> Axis:
+    return Axis(f"test cross-entropy{at} (nats {evidence.per_token})", log=log)
+
+
+def _tokens(evidence: Evidence) -> str:
+    return "input tokens" if evidence.is_masked else "tokens"
 
 
 def describe(evidence: Evidence) -> tuple[Figure, ...]:
@@ -58,16 +60,17 @@ def describe(evidence: Evidence) -> tuple[Figure, ...]:
 
 
 def scaling(evidence: Evidence) -> Figure:
-    rows = {method: measured(full_pass(evidence.of(method))) for method in evidence.methods}
+    rows = {method: final(evidence, evidence.of(method)) for method in evidence.methods}
     rows = {method: each for method, each in rows.items() if len(each)}
+    most = percent(evidence.largest_fraction)
     panel = Panel(
         title="",
         x=Axis("N, non-embedding parameters", log=True, ticks=evidence.sizes),
-        y=Axis(CROSS_ENTROPY, log=True),
+        y=_cross_entropy(evidence, log=True),
         series=tuple(s for method, each in rows.items() for s in points(each, N, method)),
         curves=tuple(_size_curve(evidence, method, each) for method, each in rows.items()),
         references=tuple(_references(evidence)),
-        missing="" if rows else "no one-pass run at 100 % of the data",
+        missing="" if rows else f"no one-pass run at {most} of the data",
     )
     return Figure(
         name="scaling",
@@ -79,8 +82,11 @@ def scaling(evidence: Evidence) -> Figure:
 
 
 def _size_curve(evidence: Evidence, method: str, rows: "DataFrame") -> Curve:
+    """The law is of single passes; repeats have their means joined."""
     fixed = {"n_tokens": rows["n_tokens"].max()}
-    return curve(evidence.fit("chinchilla", method), rows, N, fixed, method, method)
+    is_once = evidence.largest_fraction in evidence.single_passes
+    fit = evidence.fit("chinchilla", method) if is_once else None
+    return curve(fit, rows, N, fixed, method, method)
 
 
 def _references(evidence: Evidence) -> Iterator[Reference]:
@@ -116,8 +122,8 @@ def _one_pass_panel(evidence: Evidence, method: str) -> Panel:
     ticks = _levels(one_pass(evidence.comparable), "n_tokens")
     return Panel(
         title=f"{method}, one pass: L(N, D)",
-        x=Axis("D, tokens trained on", log=True, ticks=ticks),
-        y=Axis(CROSS_ENTROPY),
+        x=Axis(f"D, {_tokens(evidence)} trained on", log=True, ticks=ticks),
+        y=_cross_entropy(evidence),
         series=tuple(s for each in sizes.values() for s in points(each, "n_tokens", method)),
         curves=tuple(
             curve(fit, each, "n_tokens", {N: size}, human(size), method)
@@ -133,8 +139,8 @@ def _repeated_panel(evidence: Evidence, method: str) -> Panel:
     ticks = _levels(repeated(evidence.comparable), unique)
     return Panel(
         title=f"{method}, repeated data: L(N, U)",
-        x=Axis("U, unique tokens", log=True, ticks=ticks),
-        y=Axis(AT_BEST_EPOCHS),
+        x=Axis(f"U, unique {_tokens(evidence)}", log=True, ticks=ticks),
+        y=_cross_entropy(evidence, at=" at the best epochs"),
         series=tuple(s for each in sizes.values() for s in points(each, unique, method)),
         curves=(
             *(curve(None, each, unique, {}, human(n), method) for n, each in sizes.items()),
@@ -157,66 +163,7 @@ def _bigram_curve(evidence: Evidence, rows: "DataFrame") -> Iterator[Curve]:
         yield Curve("bigram", unique, cross_entropy, colour="faint", dashed=True)
 
 
-# --- 3. perplexity against the cost of serving --------------------------------------------------
-
-
-def frontier(evidence: Evidence) -> Figure:
-    models = _models(evidence)
-    priced = done(models[models["forward_flops_per_token"].notna()])
-    return Figure(
-        name="frontier",
-        title="Perplexity against the cost of serving",
-        caption=captions.frontier(priced, cheapest(priced, "forward_flops_per_token")),
-        panels=tuple(_frontier_panel(evidence, models, cost) for cost in COSTS),
-        columns=2,
-        legend=True,
-        panel_inches=(4.6, 3.9),
-    )
-
-
-def _models(evidence: Evidence) -> "DataFrame":
-    """Students on clean data, trunks that repeat it at their best epochs, and the teachers."""
-    runs, students = evidence.runs, evidence.comparable
-    chosen = one_pass(students).index.union(repeated(students).index)
-    return runs[runs.index.isin(chosen) | (runs["role"] == "teacher")]
-
-
-def cheapest(models: "DataFrame", cost: str) -> "DataFrame":
-    """The Pareto-optimal models in ``cost`` and perplexity, cheapest first."""
-    return models.iloc[pareto(list(models[cost]), list(models["perplexity"]))]
-
-
-def _frontier_panel(evidence: Evidence, models: "DataFrame", cost: str) -> Panel:
-    models = models[models[cost].notna()]
-    made_by = models["method"].where(models["role"] != "teacher", "teacher")
-    series: list[Series] = []
-    for kind in (*evidence.methods, "teacher"):
-        rows = models[made_by == kind]
-        series += points(rows, cost, kind, y="perplexity", label=kind, size=4.5)
-    return Panel(
-        title="",
-        x=Axis(COSTS[cost], log=True),
-        y=Axis("test perplexity", log=True),
-        series=(*series, *_pareto_series(done(models), cost)),
-        missing="" if series else f"the table has no {COSTS[cost]}",
-    )
-
-
-def _pareto_series(models: "DataFrame", cost: str) -> Iterator[Series]:
-    chosen = cheapest(models, cost)
-    if len(chosen):
-        yield Series(
-            "Pareto-optimal, with its N",
-            floats(chosen[cost]),
-            floats(chosen["perplexity"]),
-            hollow=True,
-            size=10,
-            join="steps",
-            names=tuple(human(n) for n in chosen[N]),
-        )
-
-
-# --- 4. distilling against compression ----------------------------------------------------------
+# --- 3. distilling against compression ----------------------------------------------------------
 
 
 def compression(evidence: Evidence) -> Figure:
@@ -236,16 +183,16 @@ def compression(evidence: Evidence) -> Figure:
 
 
 def _gap_panel(evidence: Evidence, distilled: Sequence[tuple[str, Teacher]]) -> Panel:
-    series: list[Series] = []
+    most, series = percent(evidence.largest_fraction), list[Series]()
     for method, teacher in distilled:
         gaps = behind_teacher(evidence, method, teacher)
         series += _by_compression(evidence, method, teacher, gaps)
     return Panel(
-        title="behind the teacher, at 100 % of the data",
+        title=f"behind the teacher, at {most} of the data",
         x=COMPRESSION,
-        y=Axis("student minus teacher (nats per token)"),
+        y=Axis(f"student minus teacher (nats {evidence.per_token})"),
         series=tuple(series),
-        missing="" if series else "no distilled run at 100 % of the data whose teacher is known",
+        missing="" if series else f"no distilled run at {most} of the data whose teacher is known",
     )
 
 
@@ -259,7 +206,7 @@ def _gain_panel(
     return Panel(
         title=f"ahead of scratch, at {percent(fraction)} of the data",
         x=COMPRESSION,
-        y=Axis("scratch minus distilled (nats per token)"),
+        y=Axis(f"scratch minus distilled (nats {evidence.per_token})"),
         series=tuple(series),
         references=(Reference("", 0.0),),
         missing=(
@@ -288,7 +235,7 @@ def _by_compression(
         )
 
 
-# --- 5. degraded text against its null ----------------------------------------------------------
+# --- 4. degraded text against its null ----------------------------------------------------------
 
 
 def noise(evidence: Evidence) -> Figure:
@@ -311,8 +258,8 @@ def _noise_panel(evidence: Evidence, effect: NoiseEffect) -> Panel:
     null = [] if effect.null is None else [effect.null]
     return Panel(
         title=f"{effect.method}, N {human(effect.n_params)}{by}",
-        x=Axis("D, tokens of one pass", log=True),
-        y=Axis(CROSS_ENTROPY),
+        x=Axis(f"D, {_tokens(evidence)} of one pass", log=True),
+        y=_cross_entropy(evidence),
         series=(
             *points(rows, "n_tokens", effect.method, label=f"{effect.method}, clean"),
             Series(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from kdlaws.advice.columns import N
 from kdlaws.advice.contrasts import (
     Estimate,
     SeedNoise,
@@ -24,15 +25,14 @@ from kdlaws.advice.contrasts import (
 )
 from kdlaws.advice.evidence import (
     Evidence,
-    N,
-    Teacher,
     by_size,
-    full_pass,
+    final,
     measured,
     one_pass,
     paired,
     repeated,
 )
+from kdlaws.advice.teachers import Teacher
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -73,7 +73,7 @@ def gain(
     if not pairs:
         return None
     noise = paired_noise(evidence, fraction)
-    terms = {n: _gain_terms(rows) for n, rows in pairs.items()}
+    terms = {n: gain_terms(rows) for n, rows in pairs.items()}
     each = {n: contrast(evidence, terms[n], noise, 1 / len(rows)) for n, rows in pairs.items()}
     share = 1 / len(pairs)
     return Gain(
@@ -87,7 +87,8 @@ def gain(
     )
 
 
-def _gain_terms(pairs: "DataFrame") -> list[Term]:
+def gain_terms(pairs: "DataFrame") -> list[Term]:
+    """The first runs of pairs, whose columns end in ``_scratch``, minus the second."""
     names = {"run_id_scratch": "run_id", "cross_entropy_scratch": "cross_entropy"}
     scratch = pairs[list(names)].rename(columns=names)
     return [(1.0, scratch), (-1.0, pairs[["run_id", "cross_entropy"]])]
@@ -101,52 +102,46 @@ def paired_noise(evidence: Evidence, fraction: float) -> SeedNoise | None:
     return gain_noise(pd.concat(pairs)) if pairs else None
 
 
-def seed_noise(evidence: Evidence, fraction: float) -> SeedNoise | None:
-    """Over seeds, of one run: at the end of one pass, or at the best number of epochs.
+def seed_noise(evidence: Evidence, fraction: float | None = None) -> SeedNoise | None:
+    """Over seeds, of one run as ``evidence.final`` has it: at the most data, unless told.
 
     All methods, with the main teacher.
     """
     import pandas as pd
 
-    rows = [_final(evidence.of(method), fraction) for method in evidence.methods]
+    rows = [final(evidence, evidence.of(method), fraction) for method in evidence.methods]
     return run_noise(pd.concat(rows)) if rows else None
-
-
-def _final(rows: "DataFrame", fraction: float) -> "DataFrame":
-    """One measured row a trunk: the longest pass over all of the data, the best repeats of less."""
-    rows = measured(rows[rows["fraction"] == fraction])
-    return full_pass(rows) if fraction == 1 else repeated(rows)
 
 
 def teacher_gain(
     evidence: Evidence, method: str, teacher: Teacher, against: Teacher
 ) -> dict[float, Estimate]:
     """N -> how far students of ``teacher`` are ahead of those of ``against``, same seeds, nats."""
-    noise = seed_noise(evidence, 1.0)
+    noise = seed_noise(evidence)
     ours, theirs = (
-        by_size(_final(evidence.of(method, teacher=each), 1.0)) for each in (teacher, against)
+        by_size(final(evidence, evidence.of(method, teacher=each))) for each in (teacher, against)
     )
     found: dict[float, Estimate] = {}
     for n in ours.keys() & theirs.keys():
         keys = ["seed", "n_tokens"]
         pairs = theirs[n].merge(ours[n].dropna(subset=keys), on=keys, suffixes=("_scratch", ""))
         if len(pairs):
-            terms = _gain_terms(pairs)
+            terms = gain_terms(pairs)
             found[n] = contrast(evidence, terms, noise, independent(terms))
     return dict(sorted(found.items()))
 
 
 def behind_teacher(evidence: Evidence, method: str, teacher: Teacher) -> dict[float, Estimate]:
-    """N -> student minus teacher after one pass over all of the data, nats.
+    """N -> student minus teacher at the most data, nats.
 
     Paired with the teacher's own run, where the table has it.
     """
     if math.isnan(teacher.cross_entropy):
         return {}
-    noise = seed_noise(evidence, 1.0)
+    noise = seed_noise(evidence)
     own = measured(evidence.runs[evidence.runs["run_id"] == teacher.run_id])
     found: dict[float, Estimate] = {}
-    for n, rows in by_size(_final(evidence.of(method, teacher=teacher), 1.0)).items():
+    for n, rows in by_size(final(evidence, evidence.of(method, teacher=teacher))).items():
         terms: list[Term] = [(1.0, rows), (-1.0, own)] if len(own) else [(1.0, rows)]
         gap = contrast(evidence, terms, noise, 1 / len(rows))
         found[n] = gap if len(own) else replace(gap, value=gap.value - teacher.cross_entropy)
@@ -156,14 +151,17 @@ def behind_teacher(evidence: Evidence, method: str, teacher: Teacher) -> dict[fl
 # --- scaling ------------------------------------------------------------------------------------
 
 
-def shared_sizes(evidence: Evidence, fraction: float = 1.0) -> tuple[float, ...]:
-    """The N at which every method with a slope was run, so that their slopes compare."""
-    sizes = [set(by_size(_final(evidence.of(m), fraction))) for m in evidence.methods]
+def shared_sizes(evidence: Evidence, fraction: float | None = None) -> tuple[float, ...]:
+    """The N at which every method with a slope was run, so that their slopes compare.
+
+    At the most data, unless a fraction is given.
+    """
+    sizes = [set(by_size(final(evidence, evidence.of(m), fraction))) for m in evidence.methods]
     with_slope = [each for each in sizes if len(each) > 1]
     return tuple(sorted(set.intersection(*with_slope))) if with_slope else ()
 
 
-def size_slope(evidence: Evidence, method: str, fraction: float = 1.0) -> Estimate | None:
+def size_slope(evidence: Evidence, method: str, fraction: float | None = None) -> Estimate | None:
     """Nats per doubling of N, over the shared sizes; None with fewer than two."""
     sizes = _at_shared_sizes(evidence, method, fraction)
     if len(sizes) < 2:
@@ -172,7 +170,9 @@ def size_slope(evidence: Evidence, method: str, fraction: float = 1.0) -> Estima
     return contrast(evidence, terms, seed_noise(evidence, fraction), independent(terms))
 
 
-def size_exponent(evidence: Evidence, method: str, fraction: float = 1.0) -> Estimate | None:
+def size_exponent(
+    evidence: Evidence, method: str, fraction: float | None = None
+) -> Estimate | None:
     """Effective exponent of N: minus the slope of log cross-entropy on log N, no offset taken off.
 
     Kaplan et al. 2020 (2001.08361) fit this form; it is smaller than an exponent that describes
@@ -191,15 +191,17 @@ def size_exponent(evidence: Evidence, method: str, fraction: float = 1.0) -> Est
     return replace(error, value=-sum(logs))
 
 
-def _at_shared_sizes(evidence: Evidence, method: str, fraction: float) -> dict[float, "DataFrame"]:
+def _at_shared_sizes(
+    evidence: Evidence, method: str, fraction: float | None
+) -> dict[float, "DataFrame"]:
     shared = shared_sizes(evidence, fraction)
-    sizes = by_size(_final(evidence.of(method), fraction))
+    sizes = by_size(final(evidence, evidence.of(method), fraction))
     return {n: rows for n, rows in sizes.items() if n in shared}
 
 
 def data_slopes(evidence: Evidence, method: str) -> dict[float, Estimate]:
     """N -> nats per doubling of D, over the token counts of one pass."""
-    noise = seed_noise(evidence, 1.0)
+    noise = seed_noise(evidence)
     terms = _slope_terms_by_size(evidence, method)
     return {n: contrast(evidence, each, noise, independent(each)) for n, each in terms.items()}
 
@@ -208,7 +210,7 @@ def data_slope(evidence: Evidence, method: str) -> Estimate | None:
     """The mean over sizes of ``data_slopes``."""
     by_n = _slope_terms_by_size(evidence, method).values()
     terms = [(weight / len(by_n), rows) for each in by_n for weight, rows in each]
-    noise = seed_noise(evidence, 1.0)
+    noise = seed_noise(evidence)
     return contrast(evidence, terms, noise, independent(terms)) if terms else None
 
 
@@ -220,20 +222,20 @@ def _slope_terms_by_size(evidence: Evidence, method: str) -> dict[float, list[Te
 def one_pass_curves(
     evidence: Evidence, method: str, teacher: Teacher | None = None
 ) -> dict[float, dict[float, "DataFrame"]]:
-    """N -> tokens trained on -> the runs of one pass over all of the data, a row a seed."""
+    """N -> tokens trained on -> the runs of one pass over the most data, a row a seed."""
     rows = measured(one_pass(evidence.of(method, teacher=teacher)))
-    rows = rows[rows["fraction"] == 1]
+    rows = rows[rows["fraction"] == evidence.largest_fraction]
     return {n: _by(each, "n_tokens") for n, each in by_size(rows).items()}
 
 
 def repeated_curves(evidence: Evidence, method: str) -> dict[float, dict[float, "DataFrame"]]:
     """N -> unique tokens -> the runs at their best epochs.
 
-    Of all the data that is the longest single pass, where nothing repeats them.
+    Of the most data that is the longest single pass, where nothing repeats them.
     """
-    rows = evidence.of(method)
+    rows, most = evidence.of(method), evidence.largest_fraction
     again = measured(repeated(rows))
-    once = _final(rows[~rows[N].isin(again[N][again["fraction"] == 1])], 1.0)
+    once = final(evidence, rows[~rows[N].isin(again[N][again["fraction"] == most])])
     chosen = rows.loc[again.index.union(once.index)]
     return {n: _by(each, "n_unique_tokens") for n, each in by_size(chosen).items()}
 
@@ -272,7 +274,8 @@ class Step:
 def steps(evidence: Evidence) -> list[Step]:
     """Every step between neighbours in N at equal data, and in data at equal N."""
     found: list[Step] = []
-    noise, worst = seed_noise(evidence, 1.0), worst_seed_noise(evidence)
+    noise = seed_noise(evidence)
+    worst = worst_seed_noise(evidence)
     for method in evidence.methods:
         found += _steps_in_n(evidence, method)
         for n, curve in one_pass_curves(evidence, method).items():
@@ -289,7 +292,7 @@ def judged_steps(evidence: Evidence) -> list[Step]:
 
 def _steps_in_n(evidence: Evidence, method: str) -> Iterator[Step]:
     for fraction in evidence.fractions:
-        sizes = by_size(_final(evidence.of(method), fraction))
+        sizes = by_size(final(evidence, evidence.of(method), fraction))
         yield from _steps(evidence, method, "N", fraction, sizes, seed_noise(evidence, fraction))
 
 

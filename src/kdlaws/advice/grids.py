@@ -1,11 +1,14 @@
 """The page's tables, as plain data: laws, gains, slopes, seeds, runs."""
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kdlaws.advice.captions import counted, listed, percent
-from kdlaws.advice.evidence import Evidence, N
+from kdlaws.advice.columns import N
+from kdlaws.advice.curation import curation_effects
+from kdlaws.advice.evidence import Evidence
 from kdlaws.advice.findings import (
     data_slopes,
     gain,
@@ -45,9 +48,11 @@ def gain_table(evidence: Evidence) -> Table:
         [human(n), *(str(g.by_size.get(n, "–")) for g in found.values())] for n in evidence.sizes
     ]
     rows.append(["mean", *(str(g.mean) for g in found.values())])
+    repeats = [percent(f) for f in evidence.fractions if f not in evidence.single_passes]
+    where = "below 100 %" if 1.0 in evidence.single_passes else f"at {listed(repeats)}"
     note = (
-        "scratch minus distilled, nats per token, at equal size, text and seed; ± one paired "
-        "standard error over test sequences and seeds; below 100 % each at its best epochs"
+        f"scratch minus distilled, nats {evidence.per_token}, at equal size, text and seed; ± one "
+        f"paired standard error over test sequences and seeds; {where} each at its best epochs"
     )
     return Table("Ahead of scratch", note, head, rows if found else [])
 
@@ -63,7 +68,7 @@ def slope_table(evidence: Evidence) -> Table:
     exponents = [size_exponent(evidence, m) for m in evidence.methods]
     if any(exponents):
         row = [bracketed(each, 4) if each else "–" for each in exponents]
-        rows.append(["effective exponent of N at 100 %", *row])
+        rows.append([f"effective exponent of N at {percent(evidence.largest_fraction)}", *row])
     by_method = [data_slopes(evidence, m) for m in evidence.methods]
     for n in evidence.sizes:
         found = [each.get(n) for each in by_method]
@@ -71,8 +76,8 @@ def slope_table(evidence: Evidence) -> Table:
             label = f"of D in one pass, at N = {human(n)}"
             rows.append([label, *(bracketed(each) if each else "–" for each in found)])
     note = (
-        "least-squares slope of cross-entropy on log2, nats per token, with 95 % intervals; those "
-        "of N over the sizes that all methods share at that amount of data; the "
+        f"least-squares slope of cross-entropy on log2, nats {evidence.per_token}, with 95 % "
+        "intervals; those of N over the sizes that all methods share at that amount of data; the "
         "effective exponent is minus the slope of log cross-entropy on log N, no offset taken off"
     )
     return Table("Each doubling", note, ["", *evidence.methods], rows)
@@ -90,8 +95,34 @@ def seed_table(evidence: Evidence) -> Table:
                 low, high = noise.interval()
                 interval = f"{noise.sigma:.4f} [{low:.4f}, {high:.4f}]"
                 rows.append([f"{what}, at {percent(fraction)}", interval, f"{noise.df}"])
-    note = "standard deviation in nats per token, pooled over what was repeated; 90 % intervals"
+    note = (
+        f"standard deviation in nats {evidence.per_token}, pooled over what was repeated; "
+        "90 % intervals"
+    )
     return Table("Over seeds", note, ["", "sigma", "degrees of freedom"], rows)
+
+
+def curation_table(evidence: Evidence) -> Table:
+    """Raw minus curated, at each N, method, teacher and amount of data."""
+    rows: list[list[Cell]] = [
+        [
+            effect.label,
+            percent(effect.fraction),
+            "–" if math.isnan(effect.kept) else percent(effect.kept),
+            human(n),
+            *(human(tokens) for tokens in effect.n_tokens[n]),
+            str(each),
+        ]
+        for effect in curation_effects(evidence)
+        for n, each in effect.ahead.items()
+    ]
+    note = (
+        f"raw minus curated, nats {evidence.per_token}, at equal size, method, settings, fraction "
+        "and seed, each after as many tokens as it was trained on; positive: curated is ahead; ± "
+        "one standard error over test sequences and seeds"
+    )
+    head = ["", "data", "kept", "N", "curated tokens", "raw tokens", "curated ahead of raw"]
+    return Table("Curated against raw text", note, head, rows)
 
 
 def law_table(evidence: Evidence, law: str) -> Table:
@@ -148,7 +179,10 @@ def run_table(evidence: Evidence) -> Table:
     ]
     runs = evidence.runs.sort_values(["role", "method", N, "fraction", "n_tokens", "seed"])
     rows = [_run_row(each) for each in runs.to_dict("records")]
-    note = "cross-entropy on the test split, nats per token; N without embeddings; • best epochs"
+    note = (
+        f"cross-entropy on the test split, nats {evidence.per_token}; N without embeddings; "
+        "• best epochs"
+    )
     return Table(counted(len(rows), "run"), note, head, rows)
 
 

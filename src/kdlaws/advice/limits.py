@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 
-from kdlaws.advice.captions import counted, listed
+from kdlaws.advice.captions import counted, listed, percent
+from kdlaws.advice.columns import N
 from kdlaws.advice.crossings import data_needed, noise_effects
+from kdlaws.advice.curation import curation_effects
 from kdlaws.advice.evidence import (
     Evidence,
-    N,
     done,
     measured,
     one_pass,
@@ -34,7 +35,7 @@ def teacher_margin(evidence: Evidence) -> float | None:
 def margin_needed(evidence: Evidence) -> float:
     """Nats; seed deviations count where runs were repeated."""
     nats_needed, deviations = TEACHER_MARGIN
-    noise = seed_noise(evidence, 1.0)
+    noise = seed_noise(evidence)
     return max(nats_needed, deviations * noise.sigma) if noise else nats_needed
 
 
@@ -51,6 +52,19 @@ def teacher_overlap(evidence: Evidence) -> float | None:
     return None if math.isnan(share) else float(share)
 
 
+def heldout_warning(evidence: Evidence) -> tuple[str, str] | None:
+    """(teachers, what to beware of), where a teacher from elsewhere may know the test text."""
+    doubtful = [each for each in evidence.teachers if each.may_know_test]
+    if not doubtful:
+        return None
+    said = listed(sorted({str(each.heldout) for each in doubtful}))
+    return (
+        listed([each.label for each in doubtful]),
+        f"the teacher may have read the test text (held out: {said}), so its cross-entropy is not "
+        "held out, and laws with L_T as a floor are to be read with care.",
+    )
+
+
 def n_trunks(evidence: Evidence, method: str) -> int:
     """Independent trainings behind a method's one-pass law; rows without a trunk stand alone."""
     rows = one_pass(done(evidence.of(method)))
@@ -58,7 +72,7 @@ def n_trunks(evidence: Evidence, method: str) -> int:
 
 
 def can_show(evidence: Evidence) -> list[str]:
-    return _said(evidence, (_range, _exponents, _comparisons, _saving, _seeds))
+    return _said(evidence, (_range, _exponents, _comparisons, _curation, _saving, _seeds))
 
 
 def cannot_show(evidence: Evidence) -> list[str]:
@@ -109,7 +123,7 @@ def _exponents(evidence: Evidence) -> str:
 
 
 def _comparisons(evidence: Evidence) -> str:
-    found = {m: gain(evidence, m, 1.0) for m in evidence.distilled}
+    found = {m: gain(evidence, m, evidence.largest_fraction) for m in evidence.distilled}
     parts = [
         f"{method} {g.mean} nats, at {counted(g.n_sizes, 'size')}"
         for method, g in found.items()
@@ -118,6 +132,15 @@ def _comparisons(evidence: Evidence) -> str:
     if not parts:
         return ""
     return f"The sign and the rough size of what distilling gains over scratch: {listed(parts)}."
+
+
+def _curation(evidence: Evidence) -> str:
+    effects = curation_effects(evidence)
+    if not effects:
+        return ""
+    kept = sorted({percent(each.kept) for each in effects if not math.isnan(each.kept)})
+    text = f" of which {listed(kept)} was kept" if kept else ""
+    return f"What curation of the text{text} brings, at one way of curating."
 
 
 def _saving(evidence: Evidence) -> str:
@@ -130,13 +153,14 @@ def _saving(evidence: Evidence) -> str:
 
 
 def _seeds(evidence: Evidence) -> str:
-    noise = seed_noise(evidence, 1.0)
+    noise = seed_noise(evidence)
     if noise is None:
         return ""
     low, high = noise.interval()
+    most = percent(evidence.largest_fraction)
     return (
         f"How much a result moves with the seed: {noise.sigma:.4f} nats [{low:.4f}, {high:.4f}] "
-        f"at 100 % of the data (90 %, {counted(noise.df, 'degree')} of freedom)."
+        f"at {most} of the data (90 %, {counted(noise.df, 'degree')} of freedom)."
     )
 
 
@@ -150,7 +174,7 @@ def _beyond(evidence: Evidence) -> str:
 
 def _trunks(evidence: Evidence) -> str:
     numbers = {method: n_trunks(evidence, method) for method in evidence.methods}
-    few = [f"{method} {number}" for method, number in numbers.items() if number < FEW_TRUNKS]
+    few = [f"{method} {number}" for method, number in numbers.items() if 0 < number < FEW_TRUNKS]
     if not few:
         return ""
     return (
@@ -161,7 +185,9 @@ def _trunks(evidence: Evidence) -> str:
 
 def _token_levels(evidence: Evidence) -> str:
     levels = one_pass(done(evidence.comparable)).groupby(["method", N])["n_tokens"].nunique()
-    fewest = levels.min() if len(levels) else 0
+    if levels.empty:
+        return "The exponent of D: there is no fully trained run of one pass."
+    fewest = levels.min()
     if fewest >= 3:
         return ""
     return f"The exponent of D: some sizes have {counted(int(fewest), 'token count')} in one pass."
@@ -199,6 +225,8 @@ def _gap(evidence: Evidence) -> str:
 
 def _overlap(evidence: Evidence) -> str:
     share = teacher_overlap(evidence)
+    if share is None and evidence.teachers:
+        return "Whether the teacher has read the students' text: its overlap is not recorded."
     if not share:
         return ""
     return f"A teacher that has not read the students' text: it has read {share:.0%} of it."

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdlaws.advice.evidence import N, done, undertrained
+from kdlaws.advice.columns import N
+from kdlaws.advice.evidence import done, undertrained
 from kdlaws.advice.picture import COLOURS, MARKERS, Curve, Series
 from kdlaws.laws import Fit
 

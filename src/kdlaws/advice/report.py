@@ -100,6 +100,7 @@ def _page(
         measured=[
             grids.gain_table(evidence),
             grids.slope_table(evidence),
+            grids.curation_table(evidence),
             grids.seed_table(evidence),
         ],
         laws=[grids.law_table(evidence, law) for law in FITTED],
@@ -114,7 +115,10 @@ def _page(
 
 
 def _warnings(evidence: Evidence, failures: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """(where, what): laws that failed, what fits warn of, runs that are not done."""
+    """(where, what): of teachers, laws that failed, what fits warn of, runs that are not done."""
+    doubt = limits.heldout_warning(evidence)
+    if doubt:
+        yield doubt
     for name, reason in failures.items():
         yield f"{name} not fitted", reason
     shared: dict[tuple[str, str], list[str]] = {}

@@ -7,10 +7,21 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kdlaws.advice.captions import counted, listed, noise_sentence, percent, spread
+from kdlaws.advice.captions import (
+    after,
+    counted,
+    input_tokens,
+    listed,
+    noise_sentence,
+    nothing_done,
+    of_data,
+    percent,
+    spread,
+)
 from kdlaws.advice.contrasts import Estimate
 from kdlaws.advice.crossings import Crossing, data_needed, noise_effects, text_needed
-from kdlaws.advice.evidence import Evidence, Teacher, load
+from kdlaws.advice.curation import curation_effects, curation_sentence
+from kdlaws.advice.evidence import Evidence, load
 from kdlaws.advice.findings import (
     SIGNIFICANT,
     Gain,
@@ -25,6 +36,7 @@ from kdlaws.advice.findings import (
     teacher_gain,
 )
 from kdlaws.advice.limits import teacher_gap, teacher_margin, teacher_overlap
+from kdlaws.advice.teachers import Teacher
 from kdlaws.quantities import human
 
 
@@ -39,6 +51,8 @@ def sentences(evidence: Evidence) -> list[str]:
         filter(
             None,
             [
+                _units(evidence),
+                nothing_done(evidence),
                 _size(evidence),
                 _data(evidence),
                 _steps(evidence),
@@ -47,10 +61,20 @@ def sentences(evidence: Evidence) -> list[str]:
                 *(_text_needed(evidence, method) for method in distilled),
                 *_teachers(evidence),
                 *map(noise_sentence, noise_effects(evidence)),
+                *map(curation_sentence, curation_effects(evidence)),
                 _teacher(evidence),
                 _seeds(evidence),
             ],
         )
+    )
+
+
+def _units(evidence: Evidence) -> str:
+    if not evidence.is_masked:
+        return ""
+    return (
+        f"Cross-entropies, perplexities and their differences, in nats, are per masked token. "
+        f"{input_tokens(evidence)}"
     )
 
 
@@ -70,9 +94,9 @@ def _size(evidence: Evidence) -> str:
     exponents = {m: size_exponent(evidence, m) for m in evidence.methods}
     effective = [f"{bracketed(each, 4)} ({m})" for m, each in exponents.items() if each]
     return (
-        f"Each doubling of N lowers cross-entropy after one pass over all of the data by "
-        f"{listed(parts)} nats per token, on average from N = {low} to {high}; the effective "
-        f"exponents are {listed(effective)}."
+        f"Each doubling of N lowers cross-entropy {after(evidence, of_data(evidence))} by "
+        f"{listed(parts)} nats {evidence.per_token}, on average from N = {low} to {high}; the "
+        f"effective exponents are {listed(effective)}."
     )
 
 
@@ -154,9 +178,10 @@ def _text_needed(evidence: Evidence, method: str) -> str:
     needed = text_needed(evidence, method)
     if len(evidence.fractions) < 2 or not needed:
         return ""
+    most = of_data(evidence).replace("the data", "it")
     return (
         f"Repeating its text to the best number of epochs, {method} equals one pass of scratch "
-        f"over all of it with {shares_needed(needed)} of the text."
+        f"over {most} with {shares_needed(needed)} of the text."
     )
 
 

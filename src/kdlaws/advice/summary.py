@@ -2,13 +2,15 @@
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from kdlaws.advice.captions import counted, percent
+from kdlaws.advice.captions import counted, nothing_done, percent
+from kdlaws.advice.contrasts import Estimate
 from kdlaws.advice.crossings import data_needed
 from kdlaws.advice.evidence import Evidence, done, load, one_pass
 from kdlaws.advice.findings import Gain, data_slope, gain, judged_steps, size_slope
-from kdlaws.advice.limits import margin_needed, n_trunks, teacher_margin
+from kdlaws.advice.limits import heldout_warning, margin_needed, n_trunks, teacher_margin
 from kdlaws.advice.story import shares_needed
 from kdlaws.laws.result import Parameter
 from kdlaws.quantities import human
@@ -49,11 +51,13 @@ def _what_was_run(evidence: Evidence) -> str:
         return (
             f"{evidence.name}: {counted(len(evidence.runs), 'run')}, 0 students with a known size"
         )
+    ratio, unit = f"x{sizes[-1] / sizes[0]:.3g}", " input tokens" * evidence.is_masked
+    n_kind = "" if evidence.is_masked else "non-embedding "  # there is no room for both
     return (
         f"{evidence.name}: {counted(len(evidence.runs), 'run')}, "
         f"{counted(len(evidence.methods), 'method')}, {counted(len(sizes), 'size')}, "
-        f"N {human(sizes[0])} to {human(sizes[-1])} non-embedding (x{sizes[-1] / sizes[0]:.3g}), "
-        f"D {human(tokens.min())} to {human(tokens.max())}"
+        f"N {human(sizes[0])} to {human(sizes[-1])} {n_kind}({ratio}), "
+        f"D {human(tokens.min())} to {human(tokens.max())}{unit}"
     )
 
 
@@ -65,34 +69,58 @@ def _teacher(evidence: Evidence) -> str:
         f"Teacher{teacher.label.removeprefix('teacher')}",
         len(done(evidence.of("scratch"))),
     )
-    known = f"{name}: {teacher.cross_entropy:.3f} nats"
+    unit = " per masked token" if evidence.is_masked else ""
+    known = f"{name}: {teacher.cross_entropy:.3f} nats{unit}"
+    if teacher.may_know_test:
+        known += ", not held out"
     if math.isnan(teacher.cross_entropy):
         return f"{name}: cross-entropy unknown, {counted(n_scratch, 'scratch run')}"
     if margin is None:
         return f"{known}, margin unknown: {counted(n_scratch, 'scratch run')}"
+    if teacher.may_know_test:
+        return f"{known}, {margin:.3f} below the best scratch student"
     needed = margin_needed(evidence)
+    if evidence.is_masked:
+        return f"{known}, {margin:.3f} below the best scratch student ({needed:.2f} needed)"
     verdict = f"{'at least' if margin >= needed else 'less than'} the {needed:.2f} needed"
     return f"{known}, {margin:.3f} below the best scratch student, {verdict}"
 
 
 def _per_doubling_of_n(evidence: Evidence) -> str:
     slopes = {method: size_slope(evidence, method) for method in evidence.methods}
+    return _per_doubling(evidence, "N", slopes)
+
+
+def _at(evidence: Evidence) -> str:
+    """The most data of the study, where that is not all of it."""
+    most = evidence.largest_fraction
+    return "" if most == 1 else f" at {percent(most)}"
+
+
+def _per_doubling(evidence: Evidence, of: str, slopes: Mapping[str, Estimate | None]) -> str:
+    """A masked study's nats are per masked token, which is said where the line has room for it."""
     parts = [f"{method} {slope}" for method, slope in slopes.items() if slope]
-    return f"Doubling N: {', '.join(parts)} nats" if parts else "Doubling N: 0 methods to tell"
+    line = f"Doubling {of}{_at(evidence)}: "
+    if not parts:
+        return f"{line}0 methods to tell"
+    line += f"{', '.join(parts)} nats"
+    per = "/masked token" if evidence.is_masked else ""
+    return line + per if len(line + per) <= WIDTH else line
 
 
 def _per_doubling_of_d(evidence: Evidence) -> str:
     """The mean over sizes; each size has its own on the page."""
     slopes = {method: data_slope(evidence, method) for method in evidence.methods}
-    parts = [f"{method} {slope}" for method, slope in slopes.items() if slope]
-    return f"Doubling D: {', '.join(parts)} nats" if parts else "Doubling D: 0 methods to tell"
+    return _per_doubling(evidence, "D", slopes)
 
 
 def _alphas(evidence: Evidence) -> str:
     fits = {m: fit for m in evidence.methods if (fit := evidence.fit("chinchilla", m))}
     if not fits:
-        number = len(one_pass(done(evidence.comparable)))
-        return f"alpha of L(N, D): not fitted, {counted(number, 'one-pass run')}"
+        rows = one_pass(evidence.comparable)
+        number = len(rows if nothing_done(evidence) else done(rows))
+        why = ", none trained enough" if nothing_done(evidence) else ""
+        return f"alpha of L(N, D): not fitted, {counted(number, 'one-pass run')}{why}"
     levels = "/".join(sorted({percent(fit.level) for fit in fits.values()}))
     values = ", ".join(f"{m} {_parameter(fit.parameters['alpha'])}" for m, fit in fits.items())
     return f"alpha ({levels}): {values}"
@@ -105,13 +133,14 @@ def _parameter(parameter: Parameter) -> str:
 
 
 def _ahead(evidence: Evidence) -> str:
-    found = {m: g for m in evidence.distilled if (g := gain(evidence, m, 1.0))}
+    most = evidence.largest_fraction
+    found = {m: g for m in evidence.distilled if (g := gain(evidence, m, most))}
     parts = [f"{method} {_nats(each)}" for method, each in found.items()]
-    return f"Ahead of scratch at 100 %: {_once(parts) or '0 pairs of runs to compare'}"
+    return f"Ahead of scratch at {percent(most)}: {_once(parts) or '0 pairs of runs to compare'}"
 
 
 def _on_repeated_data(evidence: Evidence, method: str) -> str:
-    shares = [fraction for fraction in evidence.fractions if fraction < 1][-2:]
+    shares = evidence.fractions[1:][-2:]
     found = {share: g for share in shares if (g := gain(evidence, method, share))}
     parts = [_nats(each, f" at {percent(share)}") for share, each in found.items()]
     what = _once(parts) or "0 pairs of runs on repeated data to compare"
@@ -139,6 +168,12 @@ def _saving(evidence: Evidence) -> str:
 
 
 def _caution(evidence: Evidence) -> str:
+    warning = heldout_warning(evidence)
+    if warning:
+        return (
+            "Caution: the teacher may have read the test text: not held out; laws with L_T as a "
+            "floor need care"
+        )
     every = judged_steps(evidence)
     n_inverted = sum(step.is_inverted for step in every)
     inverted = f"{n_inverted} of {counted(len(every), 'step')} inverted"

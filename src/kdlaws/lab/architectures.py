@@ -1,6 +1,6 @@
 """Which architectures a teacher may have: told from its configuration, no weights are read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,11 @@ from transformers import (
     AutoModelForMaskedLM,
     PreTrainedConfig,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_PRETRAINING_MAPPING_NAMES,
+)
 
 from kdlaws.errors import ConfigError
 from kdlaws.records import read_json
@@ -22,6 +27,14 @@ from kdlaws.shapes import Objective
 AUTO_CLASSES: Mapping[Objective, Any] = {
     "causal": AutoModelForCausalLM,
     "masked": AutoModelForMaskedLM,
+}
+
+_WITH_HEAD: Mapping[Objective, Mapping[str, Any]] = {
+    "causal": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "masked": {
+        **MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        **{f"pretrained {k}": v for k, v in MODEL_FOR_PRETRAINING_MAPPING_NAMES.items()},
+    },
 }
 
 
@@ -43,7 +56,24 @@ def config_of(where: str, folder: Path, objective: Objective) -> PreTrainedConfi
         )
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     _require_objective(where, config, objective)
+    _require_head(where, written.get("architectures") or [], objective)
     return config
+
+
+def _require_head(where: str, saved_as: Sequence[str], objective: Objective) -> None:
+    """By the class that was saved, where the configuration names it."""
+    has_head = {name for each in _WITH_HEAD[objective].values() for name in _names(each)}
+    if saved_as and has_head.isdisjoint(saved_as):
+        raise ConfigError(
+            f"it was saved as {', '.join(saved_as)}, without a language-modelling head",
+            where=where,
+            remedy="give a model that was saved with its head, such as "
+            + ("BertForMaskedLM" if objective == "masked" else "LlamaForCausalLM"),
+        )
+
+
+def _names(each: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (each,) if isinstance(each, str) else each
 
 
 def _unknown_type(where: str, model_type: object, wants_code: bool) -> ConfigError:

@@ -17,6 +17,7 @@ from kdlaws.config import Study
 from kdlaws.errors import InputError
 from kdlaws.lab import heads, latency, teachers
 from kdlaws.lab.executors import LocalProcesses, Task, n_workers
+from kdlaws.lab.export import rewrite_card
 from kdlaws.lab.headless import load_given
 from kdlaws.lab.measures import EvaluationSet, Measures, TeacherOutput
 from kdlaws.lab.probe import seconds_of_reading
@@ -303,3 +304,5 @@ def _write(subject: Subject, columns: dict[str, Any], measure: Measures) -> None
     (subject.folder / EVALUATION).unlink(missing_ok=True)
     partial.replace(subject.folder / "evaluation.npz")
     write_json(subject.folder / EVALUATION, columns | subject.columns | {"size_mb": size_mb})
+    if subject.source.parent == subject.folder:
+        rewrite_card(subject.folder)

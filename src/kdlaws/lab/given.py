@@ -246,6 +246,9 @@ def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
             where=str(folder),
             remedy="give a model with a fast tokenizer",
         )
+    # What a tokenizer.json says of length is for batches, not for a stream.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 

@@ -112,6 +112,7 @@ def _given_facts(
         folder=study.folder / described.label,
         given=found.folder,
         heldout=teacher.heldout,
+        hub_id=None if Path(str(teacher.model)).is_dir() else teacher.model,
         revision=found.revision,
     )
 
