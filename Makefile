@@ -49,7 +49,7 @@ bench: $(installed) $(peers)/.installed ## what benchmarks/*.md rest on: hours
 	$(peers)/bin/python benchmarks/training.py --shares
 	$(python) benchmarks/masked.py
 	$(python) train.py configs/smoke.yaml
-	$(peers)/bin/python benchmarks/harness.py runs/smoke/token-64x2-f1-s0-e1-*/model
+	$(peers)/bin/python benchmarks/harness.py $$(ls -d runs/smoke/token-64x2-f1-s0-e1-*/model | head -1)
 
 teachers: $(installed) ## train the shipped teachers again
 	$(python) train.py configs/teachers.yaml

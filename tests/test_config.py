@@ -162,5 +162,31 @@ def test_what_is_saved_loads_as_the_same_study(file: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("path", [*REPOSITORY.glob("configs/*.yaml"), REPOSITORY / "config.yaml"])
-def test_shipped_studies_are_valid(path: Path) -> None:
+def test_shipped_studies_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KDLAWS_DATA", "SMOLLM2"):  # places that a study leaves to the environment
+        monkeypatch.setenv(name, "somewhere")
     assert load_study(path).name
+
+
+def test_paths_may_name_a_variable_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "name: a\ncorpus: {source: $TEXTS/all, teacher_share: 0.1}\n"
+        "teachers: {t: {size: 32/1, n_tokens: 1k}}\n"
+    )
+    monkeypatch.setenv("TEXTS", str(tmp_path / "texts"))
+    assert load_study(file).corpus.source == str(tmp_path / "texts" / "all")
+    monkeypatch.delenv("TEXTS")
+    with pytest.raises(
+        ConfigError, match=r"corpus.source: the environment variable TEXTS is not set"
+    ):
+        load_study(file)
+
+
+def test_an_unknown_key_of_a_nested_section_names_that_sections_keys(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("name: a\ncorpus: {curation: {reference: t, kep: 0.5}}\n")
+    with pytest.raises(ConfigError, match=r"corpus.curation.kep: unknown key; did you mean keep"):
+        load_study(file)

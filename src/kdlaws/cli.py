@@ -1,5 +1,6 @@
 """The command line. Each command parses, imports its wing, calls one function and prints."""
 
+import math
 import signal
 import sys
 import time
@@ -146,7 +147,7 @@ def _print_plan(planned: "Plan", rows: list[dict[str, Any]], workers: int) -> No
     for row in rows:
         counts = ("n_params", "n_params_non_embedding", "n_params_head", "n_tokens")
         cells = [human(row[name]) for name in (*counts, "n_unique_tokens")]
-        flops = [f"{row[f'{bucket}_flops']:.2g}" for bucket in buckets]
+        flops = [_amount(row[f"{bucket}_flops"]) for bucket in buckets]
         table.add_row(row["run_id"], *cells, *flops, f"{row['seconds']:.0f}")
     print_table(table)
     seconds = sum(seconds_by_trunk(rows, planned.study.optimiser.cooldown_share).values())
@@ -158,9 +159,14 @@ def _print_plan(planned: "Plan", rows: list[dict[str, Any]], workers: int) -> No
     )
     if not planned.text.exact:
         print(
-            "Tokens are estimated as bytes / 3.6: no token stream has been made yet, so the last "
-            "eight digits of the names will differ."
+            f"Tokens are estimated as bytes / {planned.text.bytes_per_token:.2g}: no token stream "
+            "has been made yet, so the last eight digits of the names will differ."
         )
+
+
+def _amount(flops: float) -> str:
+    """Nobody knows what every teacher's training took."""
+    return "?" if math.isnan(flops) else f"{flops:.2g}"
 
 
 @app.command()

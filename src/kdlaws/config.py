@@ -196,7 +196,7 @@ class Students(Strict):
 
 
 MASKED_RATES: dict[str, float] = {"32/1": 0.002, "64/2": 0.001, "96/3": 0.001, "128/4": 0.001}
-"""Tuned size by size on the embedded corpus: benchmarks/masked.md."""
+"""Tried on the embedded corpus; how far each is tuned: benchmarks/masked.md."""
 
 
 class Optimiser(Strict):
@@ -454,6 +454,7 @@ def _explain_unknown(location: tuple[Any, ...]) -> str:
 
 _MODELS: dict[str, type[Strict]] = {
     "corpus": Corpus,
+    "curation": Curation,
     "masking": Masking,
     "tokenizer": Tokenizer,
     "teachers": Teacher,
@@ -464,7 +465,8 @@ _MODELS: dict[str, type[Strict]] = {
 
 
 def _model_at(parents: list[Any]) -> type[Strict]:
-    return _MODELS[parents[0]] if parents else Study
+    names = [part for part in parents if part in _MODELS]
+    return _MODELS[names[-1]] if names else Study
 
 
 def _resolve_paths(study: Study, base: Path) -> Study:

@@ -31,7 +31,7 @@ from kdlaws.tables import (
 if TYPE_CHECKING:
     import pandas as pd
 
-_NEVER_POOLED = ("objective", "corpus", "tokenizer", "quality", "init")
+_NEVER_POOLED = ("objective", "masked_share", "corpus", "tokenizer", "quality", "init")
 _NOT_A_POINT = ("diverged", "undertrained", *UNFINISHED)
 _N_COLUMNS = {"total": "n_params", "non_embedding": "n_params_non_embedding"}
 _TEACHER = (
@@ -417,7 +417,7 @@ def _notices(frame: pd.DataFrame) -> tuple[tuple[str, str, str], ...]:
 
 def _kinds(frame: pd.DataFrame, column: str) -> Counter[str]:
     """Rows by what the column says; unknown, the empty text, is a kind of its own."""
-    return Counter(frame[column].fillna("")) if column in frame else Counter()
+    return Counter(frame[column].astype(object).fillna("")) if column in frame else Counter()
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from kdlaws.config import Cache, Divergence, HeldOut, Method, Quality, Students, Study
 from kdlaws.errors import ArtefactError, ConfigError
 from kdlaws.records import RECORD, SCHEMA, WEIGHTS, digest, file_digest, read_record, read_run
-from kdlaws.shapes import Costs, Flops, Objective, Shape, run_flops, shape
+from kdlaws.shapes import MASKED_SHARE, Costs, Flops, Objective, Shape, run_flops, shape
 
 RECIPE = 2
 """Raised whenever the numerics of training change, so that old runs are not mistaken for new."""
@@ -53,7 +53,7 @@ class TextFacts:
     """What planning needs to know of the text.
 
     Tokens are estimated where ``bytes_per_token`` is given. ``kept`` is the curated tier's share of
-    the students' text, ``curated_sha256`` its stream's.
+    the students' text, ``curation`` the identity of all that decides which.
     """
 
     corpus: str
@@ -66,7 +66,7 @@ class TextFacts:
     bytes_per_token: float | None = None
     n_tier_tokens: Mapping[tuple[float, Quality], int] = field(default_factory=dict)
     kept: float = 1.0
-    curated_sha256: str = ""
+    curation: str = ""
 
     @property
     def exact(self) -> bool:
@@ -216,9 +216,8 @@ def _peak_rate(study: Study, size: str, method: Method) -> float:
         return study.optimiser.learning_rate[method]
     if size not in study.optimiser.masked_rate:
         raise ConfigError(
-            f"optimiser.masked_rate: there is none for {size}",
-            remedy=f"give optimiser.masked_rate.{size}, or learning_rate in the block; nobody has "
-            "tuned this size",
+            f"optimiser.masked_rate: there is none for {size}, and nobody has tuned it",
+            remedy=f"give optimiser.masked_rate.{size}",
         )
     return study.optimiser.masked_rate[size]
 
@@ -244,7 +243,12 @@ def _settings(block: Students, method: Method) -> Iterable[dict[str, Any]]:
         yield from ({**setting, "jsd_beta": beta} for beta in betas)
 
 
-def load_teacher_facts(name: str, folder: Path, objective: Objective = "causal") -> TeacherFacts:
+def load_teacher_facts(
+    name: str,
+    folder: Path,
+    objective: Objective = "causal",
+    masked_share: float = MASKED_SHARE,
+) -> TeacherFacts:
     """A teacher that is a finished run's folder: its record, and the hash of its weights."""
     weights = folder / WEIGHTS
     if not (folder / RECORD).exists() or not weights.exists():
@@ -273,6 +277,7 @@ def load_teacher_facts(name: str, folder: Path, objective: Objective = "causal")
                 n_vocab=record["n_vocab"],
                 n_ctx=record["n_ctx"],
                 objective=objective,
+                masked_share=masked_share,
             ),
             n_tokens=record["n_tokens"],
             tokenizer_sha256=record["tokenizer_sha256"],
@@ -311,7 +316,7 @@ def _teacher_facts(
         )
     folder = study.teachers[name].run
     assert folder is not None
-    facts = load_teacher_facts(name, folder, study.objective)
+    facts = load_teacher_facts(name, folder, study.objective, study.masking.share)
     _check_teacher(name, facts, study, text)
     return facts
 
@@ -461,7 +466,7 @@ def _identity(
         # It steers which branches are run, and which is selected.
         **({"validation_tokens": study.corpus.validation_tokens} if run.role == "student" else {}),
         **({"masking": study.masking.model_dump()} if study.objective == "masked" else {}),
-        **({"curated": text.curated_sha256} if run.quality == "curated" else {}),
+        **({"curated": text.curation} if run.quality == "curated" else {}),
     }
 
 
@@ -509,6 +514,7 @@ def record_of_given(plan: Plan, facts: TeacherFacts) -> dict[str, Any]:
         "study": plan.study.name,
         "role": "teacher",
         "objective": plan.study.objective,
+        "masked_share": plan.study.masking.share if size.objective == "masked" else None,
         "init": "given",
         "corpus": plan.text.corpus,
         "tokenizer": plan.text.tokenizer,
@@ -563,6 +569,8 @@ def _columns(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
         "n_tokens": planned.n_tokens,
         "n_unique_tokens": planned.n_unique_tokens,
         "n_targets": planned.n_tokens // size.n_ctx * size.n_targets,
+        "masked_share": size.masked_share if size.objective == "masked" else None,
+        "mask_replicas": planned.n_replicas if size.objective == "masked" else None,
         "epochs": planned.epochs,
         "n_steps": planned.n_steps,
         "batch_tokens": run.batch_tokens,

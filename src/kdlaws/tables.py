@@ -44,7 +44,7 @@ COLUMNS: tuple[str, ...] = (
     *("peak_memory_mb", "size_mb", "device", "wall_s", "status"),
     *("embedding_weight", "learning_rate", "teacher_stream_cross_entropy"),
     *("divergence", "jsd_beta", "teacher_outputs"),
-    *("n_targets", "teacher_heldout", "pseudo_perplexity"),
+    *("n_targets", "teacher_heldout", "pseudo_perplexity", "masked_share"),
 )
 
 TEXT_COLUMNS = frozenset(

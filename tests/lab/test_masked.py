@@ -14,8 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, pipeline
 
 from kdlaws.config import Study, load_study
+from kdlaws.errors import ConfigError
 from kdlaws.lab import heads, students
 from kdlaws.lab.cache import CacheSpec, ReplicaCaches
+from kdlaws.lab.cache_verify import verify
 from kdlaws.lab.evaluate import evaluate
 from kdlaws.lab.objectives import TokenLoss, linear_loss
 from kdlaws.lab.progress import Reporter
@@ -27,6 +29,7 @@ from kdlaws.lab.teachers import load_teacher
 from kdlaws.lab.tokens import Text
 from kdlaws.records import read_run, run_folders
 from kdlaws.shapes import MICRO_SIZES, NAMED_SIZES, Shape, shape
+from kdlaws.study import load_teacher_facts
 from kdlaws.tables import read_table
 
 BERT_WORDS = 30_522
@@ -253,6 +256,11 @@ def test_caches_hold_what_the_teacher_says_of_each_replicas_masks(study: Study, 
     check_hidden(caches, specs[0], windows, epochs)
 
 
+def test_stored_outputs_of_each_replica_are_verified(study: Study, text: Text) -> None:
+    for spec in Tasks(plan_study(study, text), text, {}).cache_specs():
+        assert verify(study.folder / "cache" / spec.name, spec).problems == ()
+
+
 def check_hidden(
     caches: ReplicaCaches, spec: CacheSpec, windows: np.ndarray, epochs: np.ndarray
 ) -> None:
@@ -279,10 +287,15 @@ def test_students_load_in_plain_transformers_and_fill_masks(study: Study, text: 
     assert len({guess["token"] for guess in guesses}) == 5
 
 
-def test_a_masked_teacher_is_refused_by_a_causal_study(study: Study) -> None:
-    from kdlaws.errors import ConfigError
-    from kdlaws.study import load_teacher_facts
+def test_a_teachers_head_works_at_the_studys_share_of_labels(study: Study) -> None:
+    folder = next(f for f in run_folders(study.folder) if f.name.startswith("teacher"))
+    few, many = (load_teacher_facts("small", folder, "masked", share) for share in (0.15, 0.5))
+    head = few.shape.n_params_head
+    at = [2 * head * round(share * 30) // 32 for share in (0.15, 0.5)]
+    assert many.shape.forward_flops_per_token - few.shape.forward_flops_per_token == at[1] - at[0]
 
+
+def test_a_masked_teacher_is_refused_by_a_causal_study(study: Study) -> None:
     folder = next(f for f in run_folders(study.folder) if f.name.startswith("teacher"))
     with pytest.raises(ConfigError, match="is masked, the study causal"):
         load_teacher_facts("small", folder, "causal")

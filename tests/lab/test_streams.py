@@ -120,4 +120,5 @@ def test_next_token_labels_follow_their_inputs(tmp_path: Path) -> None:
     assert batch.places_bm is None
     assert torch.equal(batch.labels_bm, batch.inputs_bt + 1)
     assert batch.inputs_bt[:, 0].tolist() == [80, 0]
-    assert batch.of(batch.inputs_bt[..., None]) is not None
+    states = batch.inputs_bt[..., None].float()
+    assert torch.equal(batch.of(states), states)

@@ -1,6 +1,5 @@
 """The curated tier: which blocks a reference ranks best, against a plain loop over the stream."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,11 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from kdlaws.config import Study, load_study
 from kdlaws.errors import ConfigError
 from kdlaws.lab import corpus as texts
+from kdlaws.lab import tiers
+from kdlaws.lab.corpus import Document
 from kdlaws.lab.progress import Reporter
 from kdlaws.lab.sweep import plan_study, train
-from kdlaws.lab.tokens import Text
+from kdlaws.lab.tokens import Text, train_tokenizer
 
 N_CTX = 32
 
@@ -126,11 +127,34 @@ def test_a_reference_that_is_still_to_be_trained_is_refused(tmp_path: Path) -> N
         load_study(file)
 
 
-def test_another_share_is_another_tier(study: Study) -> None:
+def test_what_decides_the_tier_is_in_its_identity(study: Study) -> None:
+    """The share, the length of the reference's windows, and how it is asked; not its name."""
     curation = study.corpus.curation
     assert curation is not None
-    more = curation.model_copy(update={"keep": 0.5})
-    other = study.model_copy(update={"corpus": study.corpus.model_copy(update={"curation": more})})
-    first, second = (Text(each).stream("student", quality="curated") for each in (study, other))
-    assert second.n_tokens > 1.5 * first.n_tokens
-    assert replace(first, sha256="") != replace(second, sha256="")
+
+    def with_corpus(**changes: object) -> Study:
+        changed = curation.model_copy(update=changes)
+        corpus = study.corpus.model_copy(update={"curation": changed})
+        return study.model_copy(update={"corpus": corpus})
+
+    others = [
+        with_corpus(keep=0.5),
+        with_corpus(near_duplicates=0.9),
+        study.model_copy(update={"n_ctx": 16}),
+    ]
+    keys = {tiers.key(each) for each in [study, *others]}
+    assert len(keys) == 4
+    assert tiers.key(with_corpus(keep=0.25)) in keys
+    larger = Text(with_corpus(keep=0.5)).stream("student", quality="curated")
+    assert larger.n_tokens > 1.5 * Text(study).stream("student", quality="curated").n_tokens
+
+
+def test_a_reference_with_another_vocabulary_is_refused(
+    study: Study, tmp_path: Path, corpus_folder: Path
+) -> None:
+    made = train_tokenizer([Document("other", "quite another text " * 50)], 270, study.objective)
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = study.tokenizer.model_copy(update={"path": tmp_path / "tokenizer.json"})
+    other = study.model_copy(update={"tokenizer": tokenizer})
+    with pytest.raises(ConfigError, match=r"reference: it knows 300 entries.*has 270"):
+        Text(other).stream("student", quality="curated")

@@ -138,12 +138,14 @@ class Evidence:
     def usual(self) -> "DataFrame":
         """Students at the most frequent divergence, outputs, weights, rate and batch of their kind.
 
-        A kind is a method on a fraction of the data. Curated text is never among raw.
+        A kind is a method on a fraction of the data, in masked studies at a size, too: those have
+        rates of their own. Curated text is never among raw.
         """
         is_curated = self.students["quality"].eq("curated")
         rows = self.students[is_curated == (self.usual_quality == "curated")]
+        kind = ["method", "fraction", *([N] if self.is_masked else [])]
         for setting in SETTINGS:
-            cells = rows.groupby(["method", "fraction"], dropna=False)[setting]
+            cells = rows.groupby(kind, dropna=False)[setting]
             rows = rows[(rows[setting] == cells.transform(_most_frequent)) | rows[setting].isna()]
         return rows
 

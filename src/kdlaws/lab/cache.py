@@ -209,6 +209,17 @@ class ReplicaCaches:
         self.first, *others = (TeacherCache(parent, spec) for spec in specs)
         self._parts = [self.first, *others]
         self._n_replicas = self.first.spec.stream.n_replicas
+        bases = {
+            part.manifest["shards"][BASIS]["sha256"]
+            for part in self._parts
+            if part.spec.with_hidden
+        }
+        if len(bases) > 1:
+            raise ArtefactError(
+                "the replicas' hidden states have different bases: made on different machines",
+                where=str(parent),
+                remedy="remove the caches of this teacher; they will be made again",
+            )
 
     def token(self, temperature: float, windows: np.ndarray, epochs: np.ndarray) -> Targets:
         """The teacher's distribution at each label of the windows, one after the other."""

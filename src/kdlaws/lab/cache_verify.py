@@ -12,8 +12,8 @@ from kdlaws.lab.cache import CacheSpec, Shard, TeacherCache, grouped, read_manif
 from kdlaws.lab.cache_outputs import BATCH_WINDOWS, ReadingTeacher
 from kdlaws.lab.sampling import Arrays, as_whole
 from kdlaws.lab.teachers import current_weights_sha256
-from kdlaws.lab.tokens import load_tokenizer
-from kdlaws.records import digest, file_digest
+from kdlaws.lab.tokens import load_tokenizer, tokenizer_digest
+from kdlaws.records import file_digest
 
 _TOLERANCE = 1e-3  # mean difference, in nats, shares or the hidden states' units, when read again
 
@@ -84,10 +84,14 @@ def _altered_sources(manifest: Mapping[str, Any], spec: CacheSpec) -> Iterator[s
     tokenizer = spec.stream.path.with_name("tokenizer.json")
     if not tokenizer.exists():
         yield f"{tokenizer}: is missing"
-    elif digest(load_tokenizer(tokenizer).backend_tokenizer.to_str()) != spec.tokenizer_sha256:
+    elif _digest_of(tokenizer, spec) != spec.tokenizer_sha256:
         yield f"{tokenizer}: is not the tokenizer that the cache was made with"
     if spec.teacher.tokenizer_sha256 != spec.tokenizer_sha256:
         yield f"{weights}: the teacher was trained with another tokenizer"
+
+
+def _digest_of(tokenizer: Path, spec: CacheSpec) -> str:
+    return tokenizer_digest(load_tokenizer(tokenizer), spec.teacher.shape.objective)
 
 
 def _differences(cache: TeacherCache, teacher: ReadingTeacher, shard: Shard) -> Iterator[str]:

@@ -17,7 +17,8 @@ from kdlaws.config import Study
 from kdlaws.errors import InputError
 from kdlaws.lab import heads, latency, teachers
 from kdlaws.lab.executors import LocalProcesses, Task, n_workers
-from kdlaws.lab.export import rewrite_card
+from kdlaws.lab.export import CARD, rewrite_card
+from kdlaws.lab.given import weights_of
 from kdlaws.lab.headless import load_given
 from kdlaws.lab.measures import EvaluationSet, Measures, TeacherOutput
 from kdlaws.lab.probe import seconds_of_reading
@@ -295,7 +296,7 @@ def _load(subject: Subject) -> torch.nn.Module:
 
 
 def _write(subject: Subject, columns: dict[str, Any], measure: Measures) -> None:
-    size_mb = sum(f.stat().st_size for f in subject.source.glob("*.safetensors")) / 2**20
+    size_mb = sum(file.stat().st_size for file in weights_of(subject.source)) / 2**20
     losses = {"nll": torch.cat(measure.nll).numpy()}
     if measure.kl:
         losses["kl"] = torch.cat(measure.kl).numpy()
@@ -304,5 +305,5 @@ def _write(subject: Subject, columns: dict[str, Any], measure: Measures) -> None
     (subject.folder / EVALUATION).unlink(missing_ok=True)
     partial.replace(subject.folder / "evaluation.npz")
     write_json(subject.folder / EVALUATION, columns | subject.columns | {"size_mb": size_mb})
-    if subject.source.parent == subject.folder:
+    if (subject.folder / CARD).exists():
         rewrite_card(subject.folder)

@@ -43,6 +43,8 @@ print(tokenizer.decode(model(**inputs).logits[0, place].argmax()))
 ```""",
 }
 
+CARD = Path("model") / "README.md"
+
 
 def save_model(
     model: PreTrainedModel,
@@ -84,7 +86,7 @@ def rewrite_card(folder: Path) -> None:
 
     Raises ArtefactError where there is no record.
     """
-    write_text(folder / "model" / "README.md", model_card(read_run(folder)))
+    write_text(folder / CARD, model_card(read_run(folder)))
 
 
 def model_card(run: dict[str, Any]) -> str:

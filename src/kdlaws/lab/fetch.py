@@ -13,11 +13,14 @@ from huggingface_hub import errors as hub
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kdlaws.errors import ConfigError, MissingExtraError
-from kdlaws.records import file_digest
+from kdlaws.records import file_digest, write_json
 
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX = f"{WEIGHTS_FILE}.index.json"
 WEIGHTS = (WEIGHTS_FILE, "model-*.safetensors")
+ORIGIN = "gguf.json"
+"""Beside a converted model: the SHA-256 of the GGUF file, and of the weights made from it."""
+
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"),
     *("spiece.model", "sentencepiece.bpe.model"),
@@ -79,13 +82,16 @@ def converted(where: str, gguf: Path, imports: Path) -> Path:
 
     Raises ConfigError where the library cannot read it, MissingExtraError without what it needs.
     """
-    folder = imports / f"gguf-{file_digest(gguf)[:16]}" / slug(gguf.stem)
+    sha256 = file_digest(gguf)
+    folder = imports / f"gguf-{sha256[:16]}" / slug(gguf.stem)
     if not folder.exists():
         _require_gguf()
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             _convert(gguf, partial)
+            made = {"gguf_sha256": sha256, "weights_sha256": file_digest(partial / WEIGHTS_FILE)}
+            write_json(partial / ORIGIN, made)
         except Exception as error:  # whatever the libraries meet in a file that is not as expected
             raise ConfigError(
                 f"{gguf.name} cannot be read by transformers {transformers.__version__}: {error}",

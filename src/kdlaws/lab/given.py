@@ -175,9 +175,17 @@ def describe(
 
 
 def identity_of(folder: Path) -> str:
-    """SHA-256 over the names and contents of the weights and the configuration; never of a path."""
-    files = [*weights_of(folder), folder / "config.json"]
-    return digest({path.name: file_digest(path) for path in files})
+    """SHA-256 over the names and contents of the weights and the configuration; never of a path.
+
+    Of a converted GGUF file, as long as its conversion is what it was, that of the file: another
+    version of the library converts it to other bytes.
+    """
+    sums = {path.name: file_digest(path) for path in weights_of(folder)}
+    if (folder / fetch.ORIGIN).exists():
+        origin = read_json(folder / fetch.ORIGIN)
+        if list(sums.values()) == [origin["weights_sha256"]]:
+            return str(origin["gguf_sha256"])
+    return digest(sums | {"config.json": file_digest(folder / "config.json")})
 
 
 def _counts(model: PreTrainedModel) -> dict[str, int]:

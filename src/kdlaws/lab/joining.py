@@ -23,6 +23,8 @@ from kdlaws.shapes import MASKED_SHARE, GivenModel, Objective, n_masked, run_flo
 from kdlaws.tables import COLUMNS, TEXT_COLUMNS, read_table, write_table
 
 WHERE = "--model"
+MAX_CTX = 2048
+"""Tokens in a window unless more are asked for: a prefill is timed with all its logits."""
 IMPORTS = Path("runs") / "imports"
 """Where a GGUF file is converted to, as a study does below its own folder."""
 
@@ -31,8 +33,8 @@ IMPORTS = Path("runs") / "imports"
 class Request:
     """A model, the text that it is scored on, and what only the user knows of it.
 
-    ``n_ctx`` None: the longest sequence that the model reads. ``max_windows`` bounds
-    pseudo-perplexity; None: it is not measured.
+    ``n_ctx`` None: the longest sequence that the model reads, up to ``MAX_CTX``. ``max_windows``
+    bounds pseudo-perplexity; None: it is not measured.
     """
 
     model: str
@@ -65,12 +67,12 @@ class Checkpoint:
         return None if self.model.n_ctx == sys.maxsize else self.model.n_ctx
 
     def n_ctx(self, wanted: int | None) -> int:
-        """``wanted``, or else the longest. Raises ConfigError where the model cannot read it."""
+        """``wanted``, or else the longest, but no more than ``MAX_CTX``.
+
+        Raises ConfigError where the model cannot read it.
+        """
         if wanted is None:
-            if self.longest is None:
-                what = f"{self.label} sets no limit to what it reads at once"
-                raise ConfigError(what, remedy="give --n-ctx")
-            return self.longest
+            return min(self.model.n_ctx, MAX_CTX)
         if self.longest is not None and wanted > self.longest:
             raise ConfigError(
                 f"--n-ctx {wanted}: {self.label} reads {self.longest} tokens at once",

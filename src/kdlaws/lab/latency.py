@@ -33,7 +33,7 @@ def measure_shapes(
 def measure(folder: Path, objective: Objective, n_ctx: int) -> dict[str, float | None]:
     """Milliseconds (median and 95th percentile) of a full prefill and of one decoded token.
 
-    A masked model decodes nothing.
+    A masked model decodes nothing, and a recurrent one has no key-value cache.
     """
     _reset_peak_memory()
     model = load_stock_model(folder, objective)
@@ -42,12 +42,12 @@ def measure(folder: Path, objective: Objective, n_ctx: int) -> dict[str, float |
     options = {"use_cache": True} if is_causal else {}
     with torch.inference_mode():
         prefill = _times(lambda: model(ids, **options), _WARM_UP + _PREFILLS)[_WARM_UP:]
-        decode = _decode_times(model, n_ctx)[_WARM_UP:] if is_causal else None
+        decode = _decode_times(model, n_ctx)[_WARM_UP:] if is_causal else []
     return {
         "prefill_ms_p50": _percentile(prefill, 50),
         "prefill_ms_p95": _percentile(prefill, 95),
-        "decode_ms_p50": None if decode is None else _percentile(decode, 50),
-        "decode_ms_p95": None if decode is None else _percentile(decode, 95),
+        "decode_ms_p50": _percentile(decode, 50) if decode else None,
+        "decode_ms_p95": _percentile(decode, 95) if decode else None,
         "peak_memory_mb": _peak_memory_mb(),
     }
 
@@ -65,9 +65,11 @@ def _times(call: Callable[[], Any], repeats: int) -> list[float]:
 
 
 def _decode_times(model: PreTrainedModel, n_ctx: int) -> list[float]:
-    """One token at a time after half a context, with the key-value cache."""
+    """One token at a time after half a context, with the key-value cache; none without one."""
     prompt = torch.zeros(1, n_ctx // 2, dtype=torch.long)
-    past = model(prompt, use_cache=True).past_key_values
+    past = getattr(model(prompt, use_cache=True), "past_key_values", None)
+    if past is None:
+        return []
     token = prompt[:, :1]
     return _times(lambda: model(token, past_key_values=past, use_cache=True), n_ctx - n_ctx // 2)
 

@@ -140,7 +140,8 @@ class MaskedStream(TokenStream):
 
     @property
     def identity(self) -> str:
-        return digest([self.sha256, asdict(self.masks), self.only])
+        masks = {name: value for name, value in asdict(self.masks).items() if name != "replicas"}
+        return digest([self.sha256, masks, self.only])
 
     @property
     def n_inputs(self) -> int:

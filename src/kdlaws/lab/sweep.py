@@ -34,15 +34,19 @@ from kdlaws.study import Plan, PlannedRun, plan
 
 
 def dry_run(study: Study) -> tuple[Plan, Rates]:
-    """Every run, and the measured seconds per token of each shape, before anything is spent.
+    """Every run, and the measured seconds per token of each shape, before anything is trained.
 
-    Where no token stream exists yet, tokens are estimated as bytes / 3.6.
+    Where no token stream exists yet, tokens are estimated from bytes. Teachers from elsewhere are
+    fetched for it.
     """
     if tokens.tokens_exist(study):
         planned = plan_study(study, Text(study))
     else:
         estimated = tokens.estimated_facts(study)
-        planned = plan(study, estimated, teachers.given_facts(study, None, estimated))
+        given = teachers.given_facts(
+            study, None, n_vocab=estimated.n_vocab, tokenizer_sha256=estimated.tokenizer_sha256
+        )
+        planned = plan(study, estimated, given)
     return planned, seconds_per_token(map(_batch, planned.runs))
 
 
@@ -114,8 +118,15 @@ def plan_study(study: Study, text: Text) -> Plan:
         for tier in product(block.noise, block.quality)
         if tier != (0.0, "raw")
     }
+    # Before a tier is made: its reference may be one of them.
+    given = teachers.given_facts(
+        study,
+        text.tokenizer,
+        n_vocab=len(text.tokenizer),
+        tokenizer_sha256=text.tokenizer_sha256,
+    )
     facts = text.facts(with_teachers=trains_teachers, tiers=sorted(tiers))
-    planned = plan(study, facts, teachers.given_facts(study, text.tokenizer, facts))
+    planned = plan(study, facts, given)
     _check_long_enough(study, text)
     _check_held_out(planned, text)
     return planned
@@ -162,9 +173,19 @@ def study_lock(folder: Path) -> Iterator[None]:
 def _describe(planned: Plan, rates: Rates) -> None:
     """study.yaml as it was resolved, and plan.json for those who ask what is missing."""
     folder = planned.study.folder
-    settings = planned.study.model_dump(mode="json")
+    settings = _without_places(planned.study.model_dump(mode="json"))
     write_text(folder / "study.yaml", yaml.safe_dump(settings, sort_keys=False))
     write_json(folder / PLAN, plan_rows(planned, rates))
+
+
+def _without_places(settings: Any) -> Any:
+    """Of a path of this machine only its last part: the file is shown, and may be published."""
+    if isinstance(settings, dict):
+        return {key: _without_places(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [_without_places(value) for value in settings]
+    is_place = isinstance(settings, str) and Path(settings).is_absolute()
+    return Path(settings).name if is_place else settings
 
 
 def plan_rows(planned: Plan, rates: Rates) -> list[dict[str, Any]]:
@@ -188,7 +209,9 @@ def _raise_if_all_diverged(planned: Plan) -> None:
     runs = [planned.study.folder / run.run_id for run in planned.runs]
     statuses = {read_record(run)["status"] for run in runs if (run / RECORD).exists()}
     if statuses == {"diverged"}:
-        raise AllDivergedError("every run diverged", remedy="lower optimiser.learning_rate")
+        raise AllDivergedError(
+            "every run diverged", remedy="lower optimiser.learning_rate, or masked_rate if masked"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Load models, and check that a teacher is the one that the study was planned with."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from kdlaws.lab.headless import load_given
 from kdlaws.lab.kernels import accelerate
 from kdlaws.records import RECORD, WEIGHTS, file_digest, read_run
 from kdlaws.shapes import Objective, n_masked
-from kdlaws.study import TeacherFacts, TextFacts
+from kdlaws.study import TeacherFacts
 
 # -- our own runs ----------------------------------------------------------------------------
 
@@ -69,7 +70,11 @@ def given_tokenizer(study: Study) -> PreTrainedTokenizerFast | None:
 
 
 def given_facts(
-    study: Study, tokenizer: PreTrainedTokenizerFast | None, text: TextFacts
+    study: Study,
+    tokenizer: PreTrainedTokenizerFast | None,
+    *,
+    n_vocab: int,
+    tokenizer_sha256: str,
 ) -> dict[str, TeacherFacts]:
     """What planning needs of each teacher from elsewhere; its vocabulary is compared with the
     tokenizer's, once there is one.
@@ -78,7 +83,7 @@ def given_facts(
     model of the study's objective.
     """
     return {
-        name: _given_facts(study, name, found, tokenizer, text)
+        name: _given_facts(study, name, found, tokenizer, n_vocab, tokenizer_sha256)
         for name, found in _found_of(study).items()
     }
 
@@ -88,11 +93,12 @@ def _given_facts(
     name: str,
     found: given.Found,
     tokenizer: PreTrainedTokenizerFast | None,
-    text: TextFacts,
+    n_vocab: int,
+    tokenizer_sha256: str,
 ) -> TeacherFacts:
     where, teacher = f"teachers.{name}.model", study.teachers[name]
     described = given.describe(
-        where, found, study.objective, n_vocab=text.n_vocab, n_targets=_n_targets(study)
+        where, found, study.objective, n_vocab=n_vocab, n_targets=_n_targets(study)
     )
     if tokenizer is not None:
         own = given.tokenizer_of(found.folder)
@@ -103,13 +109,14 @@ def _given_facts(
             f"n_ctx = {study.n_ctx}",
             remedy=f"set n_ctx to {described.n_ctx} or less",
         )
+    label = f"{name}-{described.identity[:8]}"
     return TeacherFacts(
-        run_id=described.label,
+        run_id=label,
         identity=described.identity,
-        shape=described.model.at(study.n_ctx),
+        shape=replace(described.model, name=label, n_ctx=study.n_ctx),
         n_tokens=teacher.n_tokens,
-        tokenizer_sha256=text.tokenizer_sha256,
-        folder=study.folder / described.label,
+        tokenizer_sha256=tokenizer_sha256,
+        folder=study.folder / label,
         given=found.folder,
         heldout=teacher.heldout,
         hub_id=None if Path(str(teacher.model)).is_dir() else teacher.model,
@@ -143,7 +150,7 @@ def load_teacher(facts: TeacherFacts) -> nn.Module:
             if diverged
             else f"the weights of teacher {facts.run_id} are missing",
             where=str(weights),
-            remedy="lower optimiser.learning_rate"
+            remedy="lower its learning rate"
             if diverged
             else f"remove {facts.folder / RECORD}, and it will be trained again",
         )

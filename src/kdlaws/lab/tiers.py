@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdlaws.config import Curation, Study
+from kdlaws.errors import ConfigError
 from kdlaws.lab import heads
 from kdlaws.lab.curation import curate
 from kdlaws.lab.streams import Batch, TokenStream
@@ -17,9 +18,21 @@ from kdlaws.records import digest
 _LOGITS_BYTES = 2**26
 
 
+_RECIPE = 1
+"""Raised whenever the ranking changes for the same reference and text."""
+
+
+def identity(study: Study) -> str:
+    """Of all that decides which blocks of the study's text are kept."""
+    settings = _curation(study).model_dump(exclude={"reference"})
+    masking = study.masking.model_dump() if study.objective == "masked" else None
+    decides = [_RECIPE, settings, reference_identity(study), study.n_ctx, study.objective, masking]
+    return digest(decides)
+
+
 def key(study: Study) -> str:
-    """Names the tier: by what ranks, and how much is kept."""
-    return f"curated-{digest([_curation(study).model_dump(), reference_identity(study)])[:8]}"
+    """Names the tier's files."""
+    return f"curated-{identity(study)[:8]}"
 
 
 def _curation(study: Study) -> Curation:
@@ -41,6 +54,13 @@ def curated(
     epoch. A block without one, at the stream's end, counts as the worst.
     """
     model = load_reference(study, n_vocab)
+    n_known = len(heads.head(model).weight_vd)
+    if n_known != n_vocab:
+        raise ConfigError(
+            f"corpus.curation.reference: it knows {n_known} entries, the study's tokenizer has "
+            f"{n_vocab}",
+            remedy="take a reference with the study's tokenizer",
+        )
     sums, counts = np.zeros(len(blocks)), np.zeros(len(blocks))
     of_tokens = _blocks_of_tokens(study, lengths)
     for places_n, losses_n in _losses(model, stream, study.n_ctx):

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from kdlaws.config import Corpus, Quality, Study
 from kdlaws.errors import ConfigError
 from kdlaws.lab import corpus as texts
-from kdlaws.lab import tiers
+from kdlaws.lab import tiers as curated_tier
 from kdlaws.lab.corpus import Document, Split
 from kdlaws.lab.sampling import id_type
 from kdlaws.lab.streams import Masks, TokenStream, stream_of
@@ -45,7 +45,7 @@ class Text:
         key = digest([self.corpus_sha256, _tokenizer_key(study, given), *_frame_key(study)])
         self.folder = study.folder / "tokens" / key[:8]
         self.tokenizer = self._tokenizer(study, given)
-        self.tokenizer_sha256 = digest(self.tokenizer.backend_tokenizer.to_str())
+        self.tokenizer_sha256 = tokenizer_digest(self.tokenizer, study.objective)
 
     def _tokenizer(
         self, study: Study, given: PreTrainedTokenizerFast | None
@@ -76,7 +76,7 @@ class Text:
             share=self.study.masking.share,
             replicas=self.study.masking.replicas,
             mask_id=mask_id,
-            never=tuple(sorted(self.tokenizer.all_special_ids)),
+            never=_framing(self.tokenizer),
             n_vocab=len(self.tokenizer),
             seed=self.corpus.seed,
         )
@@ -84,7 +84,7 @@ class Text:
     def stream(self, split: Split, noise: float = 0.0, quality: Quality = "raw") -> TokenStream:
         """The split's token stream, written on first use."""
         name = f"{split}-n{noise:g}" if noise else split
-        name = name if quality == "raw" else f"{name}-{tiers.key(self.study)}"
+        name = name if quality == "raw" else f"{name}-{curated_tier.key(self.study)}"
         manifest = self.folder / f"{name}.json"
         if not manifest.exists():
             blocks, facts = self._blocks(split, quality)
@@ -104,13 +104,13 @@ class Text:
             return blocks, {}
         lengths = [len(ids) + 1 for ids in _encoded(blocks, self.tokenizer.backend_tokenizer)]
         n_vocab = len(self.tokenizer)
-        kept, share = tiers.curated(self.study, self.stream(split), n_vocab, blocks, lengths)
+        kept, share = curated_tier.curated(self.study, self.stream(split), n_vocab, blocks, lengths)
         return kept, {"kept": share}
 
     def kept(self) -> float:
         """Share of the students' text, by bytes, that its curated tier holds."""
         self.stream("student", quality="curated")
-        manifest = self.folder / f"student-{tiers.key(self.study)}.json"
+        manifest = self.folder / f"student-{curated_tier.key(self.study)}.json"
         return float(read_json(manifest)["kept"])
 
     def facts(
@@ -123,15 +123,22 @@ class Text:
         return TextFacts(
             corpus=corpus_label(self.corpus, self.corpus_sha256),
             corpus_sha256=self.corpus_sha256,
-            tokenizer=f"bpe-{len(self.tokenizer)}-{self.tokenizer_sha256[:8]}",
+            tokenizer=_tokenizer_label(self.tokenizer, self.tokenizer_sha256),
             tokenizer_sha256=self.tokenizer_sha256,
             n_vocab=len(self.tokenizer),
             n_student_tokens=self.stream("student").n_inputs,
             n_teacher_tokens=n_teacher_tokens,
             n_tier_tokens=n_tier_tokens,
             kept=self.kept() if is_curated else 1.0,
-            curated_sha256=self.stream("student", 0.0, "curated").sha256 if is_curated else "",
+            curation=curated_tier.identity(self.study) if is_curated else "",
         )
+
+
+def _framing(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """Ids that stand for no text. An unknown word is text: a window may be full of them."""
+    names = ("pad", "cls", "sep", "mask")
+    found = {getattr(tokenizer, f"{name}_token_id") for name in names}
+    return tuple(sorted(found - {None}))
 
 
 def estimated_facts(study: Study) -> TextFacts:
@@ -188,9 +195,20 @@ def corpus_label(corpus: Corpus, sha256: str) -> str:
     return f"{Path(corpus.source).name}-{sha256[:8]}"
 
 
+def _tokenizer_label(tokenizer: PreTrainedTokenizerFast, sha256: str) -> str:
+    kind = type(tokenizer.backend_tokenizer.model).__name__.lower()
+    return f"{kind}-{len(tokenizer)}-{sha256[:8]}"
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerFast, objective: Objective) -> str:
+    """Identity of what cuts the text, and of the special tokens where they are not our own."""
+    text, specials = tokenizer.backend_tokenizer.to_str(), specials_of(tokenizer, objective)
+    return digest(text if specials == _specials(objective) else [text, specials])
+
+
 def _tokenizer_key(study: Study, given: PreTrainedTokenizerFast | None) -> object:
     if given is not None:
-        return digest(given.backend_tokenizer.to_str())
+        return tokenizer_digest(given, study.objective)
     if study.tokenizer.path is None:
         return study.tokenizer.n_vocab
     return digest(read_tokenizer(study.tokenizer.path).to_str())
@@ -242,9 +260,13 @@ def read_tokenizer(path: Path) -> FastTokenizer:
     if not file.exists():
         raise ConfigError(f"tokenizer.path: there is no {file}")
     try:
-        return FastTokenizer.from_file(str(file))
+        tokenizer = FastTokenizer.from_file(str(file))
     except Exception as error:  # the library raises a bare Exception
         raise ConfigError(f"tokenizer.path: {file} is not a tokenizer.json ({error})") from None
+    # What it says of length is for batches, not for a stream.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _specials_beside(path: Path, tokenizer: FastTokenizer, objective: Objective) -> dict[str, str]:
