@@ -18,10 +18,10 @@ from transformers import (
 
 from kdlaws.config import Study
 from kdlaws.errors import ConfigError, InputError, TableError
-from kdlaws.lab import joining, latency, students
+from kdlaws.lab import latency, students
 from kdlaws.lab.export import save_model
 from kdlaws.lab.joining import Request, append_row, evaluate_model, find_model
-from kdlaws.lab.tokens import Text
+from kdlaws.lab.tokens import Text, tokenizer_label
 from kdlaws.records import write_json
 from kdlaws.selection import law_columns
 from kdlaws.shapes import shape
@@ -147,7 +147,7 @@ def test_a_run_is_found_by_its_folder_and_goes_by_its_name(
     found = find_model(str(tmp_path / "run"))
     assert (found.label, found.folder) == ("mine-12345678", tmp_path / "run" / "model")
     planned = text.facts(with_teachers=False).tokenizer
-    assert joining.tokenizer_label(found.tokenizer) == planned
+    assert tokenizer_label(found.tokenizer, found.objective) == planned
 
 
 @pytest.mark.usefixtures("untimed")

@@ -17,8 +17,8 @@ from kdlaws.lab import given, latency, scoring
 from kdlaws.lab.headless import load_given
 from kdlaws.lab.scoring import Ids, PlainText, Score
 from kdlaws.lab.streams import Masks
-from kdlaws.lab.tokens import specials_of
-from kdlaws.records import RECORD, digest, read_json, read_record
+from kdlaws.lab.tokens import framing, specials_of, tokenizer_label
+from kdlaws.records import RECORD, read_json, read_record
 from kdlaws.shapes import MASKED_SHARE, GivenModel, Objective, n_masked, run_flops
 from kdlaws.tables import COLUMNS, TEXT_COLUMNS, read_table, write_table
 
@@ -142,16 +142,10 @@ def _who(request: Request, found: Checkpoint, text: PlainText) -> dict[str, Any]
         "init": "given",
         "corpus": text.label,
         "text_sha256": text.sha256,
-        "tokenizer": tokenizer_label(found.tokenizer),
+        "tokenizer": tokenizer_label(found.tokenizer, found.objective),
         "revision": found.revision,
         "status": "done",
     }
-
-
-def tokenizer_label(tokenizer: PreTrainedTokenizerFast) -> str:
-    """As a study names the tokenizer that its teacher from elsewhere brings."""
-    backend = tokenizer.backend_tokenizer
-    return f"bpe-{len(tokenizer)}-{digest(backend.to_str())[:8]}"
 
 
 def _costs(request: Request, model: GivenModel) -> dict[str, Any]:
@@ -220,7 +214,7 @@ def masks_of(tokenizer: PreTrainedTokenizerFast) -> Masks:
         share=MASKED_SHARE,
         replicas=1,
         mask_id=tokenizer.mask_token_id,
-        never=tuple(sorted(tokenizer.all_special_ids)),
+        never=framing(tokenizer),
         n_vocab=len(tokenizer),
         seed=0,
     )

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from kdlaws.config import Curation, Study
 from kdlaws.errors import ConfigError
 from kdlaws.lab import heads
 from kdlaws.lab.curation import curate
+from kdlaws.lab.scoring import label_nll
 from kdlaws.lab.streams import Batch, TokenStream
 from kdlaws.lab.teachers import load_reference, reference_identity
 from kdlaws.records import digest
@@ -94,8 +94,7 @@ def _losses(
         windows = np.arange(start, min(start + size, n_windows))
         batch = stream.batch(windows, n_ctx)
         with torch.inference_mode():
-            logits_nv = heads.logits(model, batch).flatten(0, 1)
-            losses_n = F.cross_entropy(logits_nv, batch.labels_bm.flatten(), reduction="none")
+            losses_n = label_nll(model, batch).flatten()
         yield _places(windows, n_ctx, batch).ravel(), losses_n.double().numpy()
 
 

@@ -76,7 +76,7 @@ class Text:
             share=self.study.masking.share,
             replicas=self.study.masking.replicas,
             mask_id=mask_id,
-            never=_framing(self.tokenizer),
+            never=framing(self.tokenizer),
             n_vocab=len(self.tokenizer),
             seed=self.corpus.seed,
         )
@@ -123,7 +123,7 @@ class Text:
         return TextFacts(
             corpus=corpus_label(self.corpus, self.corpus_sha256),
             corpus_sha256=self.corpus_sha256,
-            tokenizer=_tokenizer_label(self.tokenizer, self.tokenizer_sha256),
+            tokenizer=tokenizer_label(self.tokenizer, self.study.objective),
             tokenizer_sha256=self.tokenizer_sha256,
             n_vocab=len(self.tokenizer),
             n_student_tokens=self.stream("student").n_inputs,
@@ -134,7 +134,7 @@ class Text:
         )
 
 
-def _framing(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+def framing(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     """Ids that stand for no text. An unknown word is text: a window may be full of them."""
     names = ("pad", "cls", "sep", "mask")
     found = {getattr(tokenizer, f"{name}_token_id") for name in names}
@@ -195,9 +195,10 @@ def corpus_label(corpus: Corpus, sha256: str) -> str:
     return f"{Path(corpus.source).name}-{sha256[:8]}"
 
 
-def _tokenizer_label(tokenizer: PreTrainedTokenizerFast, sha256: str) -> str:
+def tokenizer_label(tokenizer: PreTrainedTokenizerFast, objective: Objective) -> str:
+    """What the table's column ``tokenizer`` calls it."""
     kind = type(tokenizer.backend_tokenizer.model).__name__.lower()
-    return f"{kind}-{len(tokenizer)}-{sha256[:8]}"
+    return f"{kind}-{len(tokenizer)}-{tokenizer_digest(tokenizer, objective)[:8]}"
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast, objective: Objective) -> str:
