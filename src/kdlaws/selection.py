@@ -31,6 +31,7 @@ from kdlaws.tables import (
 if TYPE_CHECKING:
     import pandas as pd
 
+_FORWARD = "forward_flops_per_token"
 _NEVER_POOLED = ("objective", "masked_share", "corpus", "tokenizer", "quality", "init")
 _NOT_A_POINT = ("diverged", "undertrained", *UNFINISHED)
 _N_COLUMNS = {"total": "n_params", "non_embedding": "n_params_non_embedding"}
@@ -213,11 +214,12 @@ def law_columns(
     ``N``, or either parameter count, stands for the N in use, and ``teacher_N`` for the teacher's
     count of that kind; both come under their own names. What is not known of an ``optional`` column
     is NaN, or the empty text; a run of unknown method without a teacher is ``scratch``.
-    ``flops`` comes along where every row has it, for the compute-only baseline. Left out and
-    listed: runs that diverged, did not finish or are undertrained; runs that repeat data, unless
-    the law reads ``n_unique_tokens``; rows without a value in a column that is needed. Teachers
-    stay with students: a teacher is a run from scratch. Several methods in one fit are noticed,
-    unless the law reads ``method``.
+    ``flops`` comes along where every row has it, for the compute-only baseline, and
+    ``forward_flops_per_token`` where it is known, for plans. Left out and listed: runs that
+    diverged, did not finish or are undertrained; runs that repeat data, unless the law reads
+    ``n_unique_tokens``; rows without a value in a column that is needed. Teachers stay with
+    students: a teacher is a run from scratch. Several methods in one fit are noticed, unless the
+    law reads ``method``.
 
     Raises TableError when a column is missing, when rows must not be pooled, or none is left.
     """
@@ -237,6 +239,8 @@ def law_columns(
     columns |= {x: _where_known(frame, x, file) for x in _real_names(optional, n_column)}
     if "flops" in frame and np.isfinite(flops := _numbers(frame, "flops", file)).all():
         columns["flops"] = flops
+    if _FORWARD in frame:
+        columns[_FORWARD] = _where_known(frame, _FORWARD, file)
     n_dropped = len(table.frame) + len(table.dropped) - len(frame)
     notices = () if "method" in columns else _notices(frame)
     trunk = _trunks(frame, n_column)

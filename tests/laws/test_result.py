@@ -20,6 +20,7 @@ TEACHER_N = f"teacher_{N}"
 CONTRACT = ["schema", "kdlaws", "law", "n_column", "parameters", "level", "objective"]
 CONTRACT += ["objective_name", "n_runs", "n_dropped", "converged", "starts_agree", "domain"]
 CONTRACT += ["holdout", "seed", "inputs", "warnings", "intervals", "fixed", "methods", "new_run"]
+CONTRACT += ["forward_flops"]
 
 MODEL = {N: np.array([[2e4], [3e5]]), "n_tokens": np.array([1e5, 2e5, 9e5])}
 
@@ -183,7 +184,7 @@ def test_a_file_that_is_not_a_fit_is_refused(content: str, tmp_path: Path) -> No
 
 def test_a_file_without_one_of_its_parts_is_refused(fitted: Fit, tmp_path: Path) -> None:
     path = tmp_path / "fit.json"
-    for name in (*CONTRACT[2:], "uncertainty"):
+    for name in (*CONTRACT[2:-1], "uncertainty"):
         content = fitted.content()
         del content[name]
         path.write_text(json.dumps(content))

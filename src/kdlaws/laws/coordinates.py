@@ -41,7 +41,7 @@ class Coordinates:
         return (u - self.offset)[..., self.free] @ inverse.T
 
     def value(self, v: FloatArray, x: Columns) -> FloatArray:
-        """log L ``[fits, runs]`` of v ``[fits, free]``."""
+        """log L ``[fits, runs]`` of v ``[fits, free]``; columns are ``[runs]``, or a row a fit."""
         u = self.parameters(v)
         duals = {name: Dual(u[:, k, None]) for k, name in enumerate(self.law.parameters)}
         log_loss = _quietly(self.law, duals, x).value
@@ -75,7 +75,7 @@ def _quietly(law: Law, parameters: Parameters, x: Columns) -> Dual:
 
 
 def _n_runs(x: Columns) -> int:
-    return len(next(iter(x.values())))
+    return int(np.shape(next(iter(x.values())))[-1])
 
 
 def coordinates(

@@ -11,6 +11,7 @@ from kdlaws.laws.backtest import HELD_OUT_SHARE, back_test
 from kdlaws.laws.catalogue import find
 from kdlaws.laws.columns import N_COLUMNS, Runs, read_runs
 from kdlaws.laws.coordinates import FREE, partner
+from kdlaws.laws.cost import ForwardFlops, fitted_forward
 from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.estimate import Estimate, Fixed, Loss, estimate, robust_deviation
 from kdlaws.laws.gaps import undetermined_by_design
@@ -25,6 +26,7 @@ from kdlaws.laws.uncertainty import Resampled, Uncertainty, linear
 
 FEWEST_RESAMPLES = 50  # fewer have no tail to read an interval's end from
 FAR = 6  # standard deviations that no normal noise reaches
+FORWARD = "forward_flops_per_token"
 SMALL = 0.002  # of log cross-entropy: too little to be worth a warning
 
 
@@ -52,7 +54,8 @@ def fit(
     their training: a trunk effect is fitted with the law, and the intervals are Student's; without
     trunks, and for laws in two stages, ``bootstrap`` refits to resampled runs (0: no intervals).
     ``fixed`` pins parameters (``{"E": 1.6}``), ties them (``{"alpha": "beta"}``) or frees what a
-    law pins (``"free"``). ``loss`` is Huber's of log cross-entropy, or ``squares``. ``level`` is
+    law pins (``"free"``). ``forward_flops_per_token`` is kept for plans where it is given.
+    ``loss`` is Huber's of log cross-entropy, or ``squares``. ``level`` is
     the intervals', ``holdout`` the share of runs that the back-test holds out. ``source`` (file,
     sha256), ``n_dropped`` and ``notices`` (the first of the warnings) are only carried along.
 
@@ -101,6 +104,7 @@ def fit(
         fixed=fitted.fixed,
         methods=methods_of(columns) if form.by_method else (),
         new_run=new_run(fitted, measured_drift(fitted, loss) if uncertainty else None),
+        forward_flops=_forward_flops(columns, n_column),
         form=form,
         uncertainty=uncertainty,
     )
@@ -256,6 +260,14 @@ def _domain(
         if np.isfinite(values).any():
             ranges[name] = _range(values[np.isfinite(values)])
     return ranges
+
+
+def _forward_flops(columns: Mapping[str, ArrayLike], n_column: str) -> ForwardFlops | None:
+    """What the runs say that a model of N takes per token; for plans, no law reads it."""
+    if FORWARD not in columns or n_column not in columns:
+        return None
+    n_params, flops = (np.asarray(columns[x], dtype=np.float64) for x in (n_column, FORWARD))
+    return fitted_forward(n_params, flops)
 
 
 def _range(values: FloatArray) -> tuple[float, float]:

@@ -112,7 +112,7 @@ def predict(
         extrapolates=bool(beyond),
         beyond=beyond,
         supervised_cross_entropy=_supervised(fit, columns, scratch),
-        warnings=(*_beyond_notices(beyond), *_carried(fit)),
+        warnings=(*beyond_notices(beyond), *carried_notices(fit)),
     )
 
 
@@ -177,7 +177,8 @@ def _supervised(
     return None
 
 
-def _beyond_notices(beyond: Mapping[str, float]) -> list[Notice]:
+def beyond_notices(beyond: Mapping[str, float]) -> list[Notice]:
+    """That a model is outside the runs, and how far."""
     if not beyond:
         return []
     far = ", ".join(f"{name} by a factor {factor:.3g}" for name, factor in beyond.items())
@@ -188,6 +189,6 @@ def _beyond_notices(beyond: Mapping[str, float]) -> list[Notice]:
 _OF_PREDICTIONS = ("no_joint_uncertainty", "flops_6nd", "not_converged", "few_trunks")
 
 
-def _carried(fit: Fit | Mixture) -> list[Notice]:
+def carried_notices(fit: Fit | Mixture) -> list[Notice]:
     """What the fit warns of that concerns its predictions."""
     return [notice for notice in fit.warnings if notice.code in _OF_PREDICTIONS]

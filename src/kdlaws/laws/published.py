@@ -11,6 +11,7 @@ from math import exp
 
 from kdlaws.errors import InputError
 from kdlaws.laws.catalogue import find
+from kdlaws.laws.cost import TWO_N, ForwardFlops
 from kdlaws.laws.result import Fit, Notice, Parameter
 
 Ends = tuple[float, float]
@@ -32,6 +33,7 @@ class Published:
     ends: Mapping[str, Ends] = field(default_factory=dict)
     level: float = 0.9
     fixed: Mapping[str, float | str] = field(default_factory=dict)
+    forward: ForwardFlops = TWO_N
     unidentified: tuple[str, ...] = ()
 
 
@@ -148,6 +150,8 @@ PUBLISHED: Mapping[str, Published] = {
         },
         n_runs=770,
         objective="sum of log-Huber(1e-4)",
+        # Appendix H; context 4096, 32,168 words.
+        forward=ForwardFlops(2.0, 2 * 0.03786 * 4096, 2 * 2.2013 * 32168),
         unidentified=("c1",),
     ),
 }
@@ -188,6 +192,7 @@ def published(name: str) -> Fit:
         fixed=paper.fixed,
         methods=(),
         new_run=None,
+        forward_flops=paper.forward,
         form=form,
         uncertainty=None,
     )

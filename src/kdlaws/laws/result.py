@@ -13,6 +13,7 @@ from kdlaws.laws import artefact
 from kdlaws.laws.catalogue import find
 from kdlaws.laws.columns import N_COLUMNS, log_columns, read_column
 from kdlaws.laws.coordinates import log_curve
+from kdlaws.laws.cost import ForwardFlops
 from kdlaws.laws.dual import FloatArray
 from kdlaws.laws.law import L_T, METHOD, MIDDLE, C, D, Law
 from kdlaws.laws.newrun import NewRun
@@ -60,7 +61,8 @@ class Fit:
 
     ``starts_agree`` is the share of starts that reached the best objective, ``domain`` the range of
     each column among the runs, ``fixed`` what was pinned (a number) or tied (another's name),
-    ``intervals`` how the intervals were made. ``form`` is the law itself, ``uncertainty`` what the
+    ``intervals`` how the intervals were made. ``forward_flops`` is what a model of N takes per
+    token, None where the runs do not say. ``form`` is the law itself, ``uncertainty`` what the
     curve's interval rests on, None where there is none; ``new_run`` what a new run adds to it.
     """
 
@@ -83,6 +85,7 @@ class Fit:
     fixed: Mapping[str, float | str]
     methods: tuple[str, ...]
     new_run: NewRun | None
+    forward_flops: ForwardFlops | None
     form: Law = field(repr=False, compare=False)
     uncertainty: Uncertainty | None = field(repr=False, compare=False)
 
@@ -93,7 +96,7 @@ class Fit:
         only where the fit took that, too), the teacher's and the method where the law knows them.
         TableError where one is missing or not positive, InputError where the law has no value.
         """
-        x, shape = self._read(columns)
+        x, shape = self.read(columns)
         cross_entropy: FloatArray = np.exp(log_curve(self.form, self.u[None], x)[0])
         if not np.isfinite(cross_entropy).all():
             raise InputError(
@@ -108,7 +111,7 @@ class Fit:
 
         This is where the expected cross-entropy lies. A new run scatters around it.
         """
-        x, shape = self._read(columns)
+        x, shape = self.read(columns)
         if self.uncertainty is None:
             return _unknown(shape)
         ends = self.uncertainty.interval(self.form, self.u, x, self.level)
@@ -120,7 +123,7 @@ class Fit:
         It adds to the curve's interval the scatter of runs and, beyond the largest compute among
         the runs, the law's own drift.
         """
-        x, shape = self._read(columns)
+        x, shape = self.read(columns)
         if self.uncertainty is None or self.new_run is None:
             return _unknown(shape)
         extra = self.new_run.at(np.broadcast_to(self._log_flops(columns), shape).ravel())
@@ -138,7 +141,7 @@ class Fit:
             raise InputError(
                 f"{self.law} has no distillation efficiency", where="law", remedy="fit spec"
             )
-        x, shape = self._read(columns)
+        x, shape = self.read(columns)
         g = replace(self.form, form=self.form.efficiency)
         value: FloatArray = np.exp(log_curve(g, self.u[None], x)[0]).reshape(shape)
         if self.uncertainty is None:
@@ -167,9 +170,10 @@ class Fit:
         scale = np.array([unknown.kind == "scale" for unknown in self.form.unknowns])
         return np.where(scale, np.log(np.where(scale, values, 1.0)), values)
 
-    def _read(
+    def read(
         self, columns: Mapping[str, ArrayLike]
     ) -> tuple[dict[str, NDArray[Any]], tuple[int, ...]]:
+        """The law's own logarithmic columns, flat, and the shape that the given ones have."""
         given = {**self._flops(columns), **columns, **self._teacher(columns)}
         x = log_columns(given, self.form, self.n_column, derive_flops=False)
         self._check_methods(x)
@@ -224,6 +228,7 @@ class Fit:
         body["parameters"] = {name: asdict(value) for name, value in self.parameters.items()}
         body["holdout"] = self.holdout and asdict(self.holdout)
         body["new_run"] = self.new_run and asdict(self.new_run)
+        body["forward_flops"] = self.forward_flops and asdict(self.forward_flops)
         body["warnings"] = [asdict(notice) for notice in self.warnings]
         return artefact.document(body)
 
@@ -252,13 +257,15 @@ class Fit:
     @classmethod
     def of_content(cls, content: Mapping[str, Any], law: Callable[..., Any] | None = None) -> "Fit":
         """The inverse of ``content``."""
-        values = {name: content[name] for name in _CONTRACT}
+        values = {name: content[name] for name in _CONTRACT if name != "forward_flops"}
         form = find(law or content["law"], content["methods"])
         given = content["parameters"]
         values["parameters"] = {name: Parameter(**given[name]) for name in form.parameters}
         values["domain"] = {name: (lo, hi) for name, (lo, hi) in content["domain"].items()}
         values["holdout"] = content["holdout"] and Holdout(**content["holdout"])
         values["new_run"] = content["new_run"] and NewRun(**content["new_run"])
+        forward = content.get("forward_flops")  # which earlier files do not have
+        values["forward_flops"] = forward and ForwardFlops(**forward)
         values["methods"] = tuple(content["methods"])
         values["warnings"] = tuple(Notice(**notice) for notice in content["warnings"])
         uncertainty = _uncertainty(content["uncertainty"], len(form.unknowns))

@@ -1,0 +1,237 @@
+"""Distilling against training directly: where they are equal, and how much cheaper one is.
+
+All comparisons are at equal cost in the scenario, unless they say otherwise: what the teacher takes
+is spent by the direct student on tokens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import exp, isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdlaws.advice.costs import NO_TEACHER, TRAINING, Floats
+from kdlaws.advice.optimum import lowest
+from kdlaws.advice.space import Models, Space
+from kdlaws.laws.law import D
+
+LONGEST = 1e4  # times the range of tokens among the runs: where a search ends
+MOST_STUDENTS = 1e6
+HALVINGS = 60
+POINTS = 400
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """Where distilling the planned student equals training it directly, at equal cost.
+
+    ``n_tokens`` of the distilled student and the ``flops`` of the whole; ``n_students`` is how many
+    must share the teacher for distilling to be ahead at the planned budget. None is not there, and
+    ``reason`` says why, and on which side of ``n_tokens`` distilling is ahead.
+    """
+
+    n_tokens: float | None
+    flops: float | None
+    n_students: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The plan against the best that is trained directly; None is not known.
+
+    ``direct_cross_entropy`` is of the same budget, ``direct_flops`` what direct training takes to
+    the plan's cross-entropy, ``times_cheaper`` that over the plan's budget. ``same_size_*`` is the
+    planned student with the teacher's FLOPs spent on its own tokens instead.
+    """
+
+    direct_cross_entropy: float | None
+    direct_flops: float | None
+    times_cheaper: float | None
+    same_size_n_tokens: float | None
+    same_size_cross_entropy: float | None
+    reason: str
+
+
+NO_TEACHER_PLANNED = "the plan has no teacher"
+NO_DIRECT_LAW = "no law of training without a teacher is known: give --scratch FIT"
+
+
+def compare_with_direct(space: Space, z: Floats, direct: Space | None) -> Comparison:
+    """Of the best point ``z`` of a space."""
+    if space.teacher is None or direct is None:
+        reason = NO_TEACHER_PLANNED if space.teacher is None else NO_DIRECT_LAW
+        return Comparison(None, None, None, None, None, reason)
+    best = exp(float(space.log_loss(z[None])[0]))
+    at = lowest(direct.log_loss, *direct.box)
+    flops = cheapest(direct, best)
+    same = replace(direct, n_params=float(space.models(z[None]).n_params[0]))
+    same_models = same.models(np.empty((1, 0)))
+    same_loss = float(same.log_loss(np.empty((1, 0)))[0])
+    return Comparison(
+        direct_cross_entropy=None if at is None else exp(float(direct.log_loss(at[None])[0])),
+        direct_flops=flops,
+        times_cheaper=None if flops is None else flops / space.budget,
+        same_size_n_tokens=float(same_models.n_tokens[0]) if isfinite(same_loss) else None,
+        same_size_cross_entropy=exp(same_loss) if isfinite(same_loss) else None,
+        reason="" if flops is not None else f"no direct training reaches {best:.4g} nats there",
+    )
+
+
+def cheapest(direct: Space, cross_entropy: float) -> float | None:
+    """FLOPs of the cheapest student without a teacher that reaches it; None where none does."""
+    lo, hi = direct.box
+    sizes = np.linspace(lo[0], hi[0], POINTS)
+    costs = direct.costs
+
+    def flops(log_n: Floats) -> Floats:
+        n = np.exp(log_n)
+        tokens = _tokens_for(direct, n, cross_entropy)
+        return TRAINING * costs.forward(n) * tokens + costs.serve_tokens * costs.forward(n)
+
+    amounts = flops(sizes)
+    if not np.isfinite(amounts).any():
+        return None
+    at = lowest(lambda z: np.log(flops(z[:, 0])), sizes[:1], sizes[-1:])
+    assert at is not None
+    return float(flops(at)[0])
+
+
+def _tokens_for(direct: Space, n: Floats, cross_entropy: float) -> Floats:
+    """Tokens with which each N reaches it, by halving; inf where it does not."""
+    low, high = (np.full(len(n), np.log(end)) for end in _token_range(direct))
+    goal = np.log(cross_entropy)
+
+    def is_above(log_tokens: Floats) -> NDArray[np.bool_]:
+        return np.asarray(_direct_loss(direct, n, np.exp(log_tokens)) > goal)
+
+    never, at_once = is_above(high), ~is_above(low)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        above = is_above(middle)
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    if direct.stays_inside:  # shorter runs would be cheaper, and are outside the range
+        never = never | at_once
+    return np.where(never, np.inf, np.exp(high))
+
+
+def _token_range(space: Space) -> tuple[float, float]:
+    lo, hi = space.fit.domain[D]
+    return (lo, hi) if space.stays_inside else (lo / LONGEST, hi * LONGEST)
+
+
+def _direct_loss(direct: Space, n: Floats, tokens: Floats) -> Floats:
+    models = Models(n, tokens, None, None, np.ones(len(n), bool), np.zeros(len(n), bool))
+    loss: Floats = np.log(direct.fit.predict(direct.columns(models)))
+    return loss
+
+
+# --- break-even ---------------------------------------------------------------------------------
+
+
+def break_even(space: Space, z: Floats, direct: Space | None) -> BreakEven:
+    """Of the student and teacher at the best point ``z`` of a space."""
+    if space.teacher is None or direct is None:
+        reason = NO_TEACHER_PLANNED if space.teacher is None else NO_DIRECT_LAW
+        return BreakEven(None, None, None, reason)
+    models = space.models(z[None])
+    tokens = np.geomspace(*_token_range(space), POINTS)
+    ahead = _ahead(space, direct, models)
+    at, reason = _crossing(ahead, tokens)
+    flops = None if at is None else float(_cost(space, models, np.array([at]))[0])
+    n_students, why = _students(space, direct, models)
+    return BreakEven(at, flops, n_students, f"{reason}; {why}")
+
+
+def _ahead(space: Space, direct: Space, models: Models) -> Callable[[Floats], Floats]:
+    """Nats by which distilling is ahead after so many tokens, NaN where direct is out of range."""
+
+    def ahead(tokens: Floats) -> Floats:
+        n = np.full(len(tokens), models.n_params[0])
+        instead = _instead(direct, n, _cost(space, models, tokens))
+        known = np.ones(len(tokens), bool)
+        if direct.stays_inside:
+            known = instead <= direct.fit.domain[D][1] * (1 + 1e-9)
+        distilled = _distilled_loss(space, models, tokens)
+        alone = _direct_loss(direct, n, np.where(known, instead, direct.fit.domain[D][1]))
+        gain: Floats = np.where(known, np.exp(alone) - np.exp(distilled), np.nan)
+        return gain
+
+    return ahead
+
+
+def _cost(space: Space, models: Models, tokens: Floats) -> Floats:
+    """FLOPs of distilling on so many tokens, serving left out: it is the same for both."""
+    teacher = space.teacher_cost(_one(models.teacher_n_params), _one(models.teacher_n_tokens))
+    spent = space.costs.spent(models.n_params[0], tokens, teacher)
+    return np.asarray(sum(part for name, part in spent.items() if name != "serving"))
+
+
+def _one(values: Floats | None) -> float | None:
+    return None if values is None else float(values[0])
+
+
+def _instead(direct: Space, n: Floats, flops: Floats) -> Floats:
+    """Tokens of direct training that cost as much."""
+    tokens: Floats = direct.costs.tokens(flops, n, NO_TEACHER)
+    return tokens + direct.costs.serve_tokens / TRAINING
+
+
+def _distilled_loss(space: Space, models: Models, tokens: Floats) -> Floats:
+    ones = np.ones(len(tokens))
+    teacher_n, teacher_tokens = (
+        None if part is None else part[0] * ones
+        for part in (models.teacher_n_params, models.teacher_n_tokens)
+    )
+    there = Models(models.n_params[0] * ones, tokens, teacher_n, teacher_tokens, ones > 0, ones < 0)
+    loss: Floats = np.log(space.fit.predict(space.columns(there)))
+    return loss
+
+
+def _crossing(ahead: Callable[[Floats], Floats], tokens: Floats) -> tuple[float | None, str]:
+    """The longest training at which the sign changes, and what is to be known beside it."""
+    gains = ahead(tokens)
+    seen = np.isfinite(gains)
+    if not seen.any():
+        return None, "equal cost is outside the range of the direct law"
+    gains, tokens = gains[seen], tokens[seen]
+    changes = np.flatnonzero(np.sign(gains[:-1]) != np.sign(gains[1:]))
+    if not len(changes):
+        who = "distilling" if gains[0] > 0 else "training directly"
+        return None, f"{who} is ahead from {tokens[0]:.3g} to {tokens[-1]:.3g} tokens"
+    k = int(changes[-1])
+    low, high = np.log(tokens[k]), np.log(tokens[k + 1])
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        same = (ahead(np.exp(np.array([middle])))[0] > 0) == (gains[k] > 0)
+        low, high = (middle, high) if same else (low, middle)
+    side = "fewer" if gains[k] > 0 else "more"
+    return float(np.exp(low)), f"distilling is ahead with {side} tokens"
+
+
+def _students(space: Space, direct: Space, models: Models) -> tuple[float | None, str]:
+    """How many must share the teacher at the planned budget, and why there is no number."""
+    if not (space.costs.pays_inference or space.costs.pays_training):
+        return None, "the teacher is free"
+
+    def ahead(n_students: float) -> float:
+        shared = replace(space, costs=replace(space.costs, n_students=n_students))
+        teacher = shared.teacher_cost(_one(models.teacher_n_params), _one(models.teacher_n_tokens))
+        n = models.n_params[:1]
+        tokens = np.atleast_1d(shared.costs.tokens(space.budget, n, teacher))
+        if not tokens[0] > 0:
+            return -np.inf
+        instead = np.atleast_1d(direct.costs.tokens(space.budget, n, NO_TEACHER))
+        gain = _direct_loss(direct, n, instead) - _distilled_loss(shared, models, tokens)
+        return float(gain[0])
+
+    if ahead(1.0) >= 0:
+        return 1.0, "one student pays for its teacher"
+    if ahead(MOST_STUDENTS) < 0:
+        return None, "no number of students pays for the teacher"
+    low, high = 0.0, float(np.log(MOST_STUDENTS))
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if ahead(exp(middle)) < 0 else (low, middle)
+    return exp(high), f"{int(np.ceil(exp(high) - 1e-9))} students pay for the teacher"
