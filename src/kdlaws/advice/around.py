@@ -86,10 +86,18 @@ def corner(space: Space, z: Floats) -> str | None:
         end = "lower" if z[k] - lo[k] < hi[k] - z[k] else "upper"
         ends.append(f"{space.axes[k]} at the {end} end of its range")
     models = space.models(z[None])
+    if at_fewest_tokens(space, z):
+        ends.append("n_tokens at the lower end of its range")
     if models.is_limited[0]:
         left = 1 - sum(spent(space, z).values()) / space.budget
         ends.append(f"n_tokens at the upper end of its range ({left:.0%} of the budget is left)")
     return "; ".join(ends) or None
+
+
+def at_fewest_tokens(space: Space, z: Floats) -> bool:
+    """Whether a student would be larger still, if it could do with fewer tokens."""
+    fewest = space.token_range[0]
+    return bool(space.axes) and bool(space.models(z[None]).n_tokens[0] < fewest * (1 + 1e-4))
 
 
 def valley(space: Space, z: Floats, tolerance: float) -> Valley | None:

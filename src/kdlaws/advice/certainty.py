@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdlaws.advice.costs import Floats
-from kdlaws.advice.optimum import along, follow, free_axes, interior, movement
+from kdlaws.advice.optimum import STEP, along, follow, free_axes, grid, interior, movement
 from kdlaws.advice.space import Space
 from kdlaws.laws.surface import samples
 from kdlaws.laws.uncertainty import Linear, student
@@ -25,7 +25,7 @@ def plan_interval(space: Space, z: Floats) -> dict[str, Ends] | None:
     """
     free = free_axes(z, *space.box)
     uncertainty = space.fit.uncertainty
-    if not len(free) or uncertainty is None or _is_limited(space, z):
+    if not len(free) or uncertainty is None or not _is_smooth(space, z):
         return None
     names = quantity_names(space, z)
     if isinstance(uncertainty, Linear):
@@ -35,8 +35,11 @@ def plan_interval(space: Space, z: Floats) -> dict[str, Ends] | None:
     return {name: _plain(name, *pair) for name, pair in zip(names, ends, strict=True)}
 
 
-def _is_limited(space: Space, z: Floats) -> bool:
-    return bool(space.models(z[None]).is_limited[0])
+def _is_smooth(space: Space, z: Floats) -> bool:
+    """Whether no end of the range of tokens is near: there an optimum has no slope of zero."""
+    reach = grid([np.array([-1.0, 0.0, 1.0])] * len(z)) * 3 * STEP
+    models = space.models(z + reach)
+    return bool((models.is_allowed & ~models.is_limited).all())
 
 
 def quantity_names(space: Space, z: Floats) -> list[str]:

@@ -28,6 +28,7 @@ from kdlaws.laws.law import L_T, SCRATCH, TEACHER_N, D, N
 from kdlaws.laws.prediction import beyond_notices, carried_notices
 
 TOLERANCE = 0.01  # nats per token: what a flat valley may cost
+PRODUCT_FORMS = ("spec", "spec_effective")  # L0 on any tokens, for N large enough
 TOKENS_PER_PARAM = 20.0  # of a teacher whose training is not paid for: Hoffmann et al. 2022
 
 
@@ -274,6 +275,9 @@ def _warnings(space: Space, tokens: float, beyond: Mapping[str, float]) -> list[
         error = fit.forward_flops.largest_error
         message = f"FLOPs per token are off by up to {error:.0%} for the models of the table"
         found.append(Notice("flops_approximate", message, "see how they depend on N there"))
+    if fit.form.name in PRODUCT_FORMS and space.n_params is None:
+        message = f"{fit.form.name} lets N stand in for tokens: it says little of their balance"
+        found.append(Notice("product_form", message, "fit spec_additive for plans"))
     unique = space.costs.n_unique_tokens
     if tokens > unique and "n_unique_tokens" not in fit.form.reads:
         message = (

@@ -19,6 +19,7 @@ from kdlaws.laws.law import L_T, METHOD, SCRATCH, TEACHER_N, D, U
 from kdlaws.laws.surface import log_surface, parameter_slopes
 
 WIDE = (1e-4, 1e6)  # of the smallest and the largest model among the runs: where a search ends
+FEWEST_TOKENS = 0.1  # of the shortest run: a search goes no further below
 REPEATS = 15.387756  # R_D* of Muennighoff et al. 2023, 2305.16264, for laws that know no repeats
 WIDEST_TEACHER_TOKENS = (1.0, 1e4)  # per parameter
 
@@ -53,7 +54,7 @@ class Models:
     teacher_n_params: Floats | None
     teacher_n_tokens: Floats | None
     is_allowed: NDArray[np.bool_]
-    is_limited: NDArray[np.bool_]  # by the range of tokens, and part of the budget is left
+    is_limited: NDArray[np.bool_]  # by the most tokens that are allowed: part of the budget is left
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,15 @@ class Space:
         with np.errstate(invalid="ignore", divide="ignore"):
             tokens = self.costs.tokens(self.budget, n, self.teacher_cost(teacher_n, teacher_tokens))
         tokens = np.broadcast_to(tokens, shape.shape)
-        allowed, limited = tokens > 0, np.zeros(len(z), dtype=bool)
-        if self.stays_inside:
-            lo, hi = self.fit.domain[D]
-            limited, allowed = tokens > hi, tokens >= lo
-            tokens = np.minimum(tokens, hi)
-        return Models(n, tokens, teacher_n, teacher_tokens, allowed, limited)
+        lo, hi = self.token_range
+        allowed, limited = tokens >= lo, tokens > hi
+        return Models(n, np.minimum(tokens, hi), teacher_n, teacher_tokens, allowed, limited)
+
+    @cached_property
+    def token_range(self) -> tuple[float, float]:
+        """The fewest and most tokens of a student: with too few a law is no guide at all."""
+        lo, hi = self.fit.domain[D]
+        return (lo, hi) if self.stays_inside else (lo * FEWEST_TOKENS, np.inf)
 
     def _teacher(
         self, columns: Mapping[str, Floats], shape: Floats
