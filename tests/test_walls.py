@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 WINGS = ("lab", "laws", "advice")
-COMMANDS = ("kdlaws.cli", "kdlaws.cli_cache", "kdlaws.cli_laws", "kdlaws.cli_models")
+COMMANDS = ("kdlaws.cli", "kdlaws.cli_advice", "kdlaws.cli_cache", "kdlaws.cli_laws", "kdlaws.cli_models")
 MAY_IMPORT_CLI = ("kdlaws.__main__", "kdlaws.cli")
 LAB_ONLY = ("torch", "transformers", "tokenizers", "safetensors")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import kdlaws
-from kdlaws import cli_cache, cli_laws, cli_models, shapes
+from kdlaws import cli_advice, cli_cache, cli_laws, cli_models, shapes
 from kdlaws.cli_common import (
     Arguments,
     Json,
@@ -224,8 +224,12 @@ def _print_inventory(folder: Path, as_json: bool, *, every_run: bool = False) ->
 
 app.command()(cli_models.evaluate)
 app.command()(cli_models.export)
-for _command in (cli_laws.fit, cli_laws.compare, cli_laws.isoflop, cli_laws.predict):
-    app.command()(_command)
+app.command()(cli_laws.fit)
+app.command()(cli_laws.compare)
+app.command()(cli_laws.isoflop)
+app.command()(cli_laws.predict)
+app.command()(cli_advice.plan)
+app.command()(cli_advice.recommend)
 app.command("laws")(cli_laws.list_laws)
 app.add_typer(cli_cache.app, name="cache")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import kdlaws
-from kdlaws.errors import MissingExtraError
+from kdlaws.errors import InputError, MissingExtraError
 from kdlaws.records import SCHEMA, finite
 
 if TYPE_CHECKING:
@@ -67,3 +67,20 @@ def print_table(table: "Table") -> None:
 def print_json(document: dict[str, Any]) -> None:
     head = {"schema": SCHEMA, "kdlaws": kdlaws.__version__}
     print(json.dumps(finite({**head, **document}), indent=1))
+
+
+def show(result: Any, as_json: bool) -> None:
+    """A result of the library, as its document or as text."""
+    print(json.dumps(result.to_dict(), indent=1) if as_json else result)
+
+
+def pairs(parts: Sequence[str], where: str) -> dict[str, str]:
+    """Texts by name, of parts ``name=text``."""
+    found: dict[str, str] = {}
+    for part in parts:
+        name, _, text = (each.strip() for each in part.partition("="))
+        if not name or not text:
+            what, remedy = f"{part!r} is no name=value", "write for example E=1.6, or n_tokens=2B"
+            raise InputError(what, where=where, remedy=remedy)
+        found[name] = text
+    return found

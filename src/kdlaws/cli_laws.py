@@ -1,6 +1,5 @@
 """The commands that fit laws, compare them and predict by them; ``cli`` registers them."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from kdlaws.cli_common import Json, print_json
+from kdlaws.cli_common import Json, pairs, print_json, show
 from kdlaws.errors import InputError
 from kdlaws.quantities import human, parse_number
 
@@ -45,12 +44,12 @@ def fit(
     from kdlaws import laws, tables
 
     known = laws.find(law)
-    pairs = _pairs(tables.split_list(fix), "--fix")
+    pins = pairs(tables.split_list(fix), "--fix")
     runs, notices = _runs(_rows(table, columns, where), known.reads, known.optional, n)
     fitted = laws.fit(
         runs.columns,
         law,
-        fixed={name: _number_or_text(value) for name, value in pairs.items()},
+        fixed={name: _number_or_text(value) for name, value in pins.items()},
         loss=loss,
         level=level,
         bootstrap=bootstrap,
@@ -60,7 +59,7 @@ def fit(
     )
     if out is not None:
         fitted.save(out)
-    _show(fitted, as_json)
+    show(fitted, as_json)
 
 
 def compare(
@@ -92,7 +91,7 @@ def compare(
     comparison = laws.compare(runs.columns, asked, group=labels, holdout=holdout, **same)
     if out is not None:
         laws.combine(runs.columns, comparison.chosen, **same).save(out)
-    _show(comparison, as_json)
+    show(comparison, as_json)
 
 
 def isoflop(
@@ -120,7 +119,7 @@ def isoflop(
     )
     if out is not None:
         found.save(out)
-    _show(found, as_json)
+    show(found, as_json)
 
 
 def _rows(table: Path, columns: str, where: str) -> "LoadedTable":
@@ -192,13 +191,13 @@ def predict(
     from kdlaws import laws
 
     fits = [laws.load_fit(reference) for reference in (fit, scratch) if reference is not None]
-    model = _pairs(values, "predict")
+    model = pairs(values, "predict")
     readable = dict.fromkeys(name for each in fits for name in _keys(each))
     if unknown := [name for name in model if name not in readable]:
         what, remedy = f"does not read {', '.join(unknown)}", f"it reads {', '.join(readable)}"
         raise InputError(what, where=fit, remedy=remedy)
     columns = {name: _value(name, text) for name, text in model.items()}
-    _show(laws.predict(fits[0], columns, *fits[1:]), as_json)
+    show(laws.predict(fits[0], columns, *fits[1:]), as_json)
 
 
 def _keys(fit: Any) -> list[str]:
@@ -216,18 +215,6 @@ def _keys(fit: Any) -> list[str]:
             keys += [each.n_column, "n_tokens"]
         keys += each.domain
     return list(dict.fromkeys(keys))
-
-
-def _pairs(parts: Sequence[str], where: str) -> dict[str, str]:
-    """Texts by name, of parts ``name=text``."""
-    pairs: dict[str, str] = {}
-    for part in parts:
-        name, _, text = (each.strip() for each in part.partition("="))
-        if not name or not text:
-            what, remedy = f"{part!r} is no name=value", "write for example E=1.6, or n_tokens=2B"
-            raise InputError(what, where=where, remedy=remedy)
-        pairs[name] = text
-    return pairs
 
 
 def _value(name: str, text: str) -> float | str:
@@ -269,7 +256,3 @@ def list_laws(as_json: Json = False) -> None:
         ends = ", ".join(f"{x} {human(lo)} to {human(hi)}" for x, (lo, hi) in fit["domain"].items())
         print(f"published:{fit['name']}\n{'':17}{fit['law']}; {fit['source']}")
         print(f"{'':17}FLOPs {fit['cost']}; range {ends}")
-
-
-def _show(result: Any, as_json: bool) -> None:
-    print(json.dumps(result.to_dict(), indent=1) if as_json else result)

@@ -66,13 +66,6 @@ def _name(space: Space, teacher_n: Floats | None) -> str | None:
     return space.teacher.name or ("teacher" if n is None else f"teacher of {human(n)}")
 
 
-def spent(space: Space, z: Floats) -> dict[str, float]:
-    models = space.models(z[None])
-    teacher = space.teacher_cost(models.teacher_n_params, models.teacher_n_tokens)
-    spent = space.costs.spent(models.n_params, models.n_tokens, teacher)
-    return {name: float(np.ravel(part)[0]) for name, part in spent.items()}
-
-
 def of_the_run(spent: Mapping[str, float]) -> float:
     """FLOPs of the run alone, as tables count them."""
     return spent["student_training"] + spent["teacher_inference"]
@@ -89,7 +82,7 @@ def corner(space: Space, z: Floats) -> str | None:
     if at_fewest_tokens(space, z):
         ends.append("n_tokens at the lower end of its range")
     if models.is_limited[0]:
-        left = 1 - sum(spent(space, z).values()) / space.budget
+        left = 1 - sum(space.spent(z).values()) / space.budget
         ends.append(f"n_tokens at the upper end of its range ({left:.0%} of the budget is left)")
     return "; ".join(ends) or None
 

@@ -42,8 +42,8 @@ class Comparison:
     """The plan against the best that is trained directly; None is not known.
 
     ``direct_cross_entropy`` is of the same budget, ``direct_flops`` what direct training takes to
-    the plan's cross-entropy, ``times_cheaper`` that over the plan's budget. ``same_size_*`` is the
-    planned student with the teacher's FLOPs spent on its own tokens instead.
+    the plan's cross-entropy, ``times_cheaper`` that over what the plan takes. ``same_size_*`` is
+    the planned student with the teacher's FLOPs spent on its own tokens instead.
     """
 
     direct_cross_entropy: float | None
@@ -69,10 +69,11 @@ def compare_with_direct(space: Space, z: Floats, direct: Space | None) -> Compar
     same = replace(direct, n_params=float(space.models(z[None]).n_params[0]))
     same_models = same.models(np.empty((1, 0)))
     same_loss = float(same.log_loss(np.empty((1, 0)))[0])
+    cost = sum(space.spent(z).values())
     return Comparison(
         direct_cross_entropy=None if at is None else exp(float(direct.log_loss(at[None])[0])),
         direct_flops=flops,
-        times_cheaper=None if flops is None else flops / space.budget,
+        times_cheaper=None if flops is None else flops / cost,
         same_size_n_tokens=float(same_models.n_tokens[0]) if isfinite(same_loss) else None,
         same_size_cross_entropy=exp(same_loss) if isfinite(same_loss) else None,
         reason="" if flops is not None else f"no direct training reaches {best:.4g} nats there",

@@ -7,12 +7,13 @@ serving, as Sardana et al. 2024, arXiv:2401.00448, add it). F is the forward pas
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kdlaws.errors import InputError
+from kdlaws.errors import InputError, TableError
 from kdlaws.laws.cost import ForwardFlops
 
 Floats = NDArray[np.float64]
@@ -52,6 +53,32 @@ class Rate:
                 remedy="give flops_per_second and price_per_hour, too",
             )
         return self.price_per_gigabyte / per_flop
+
+
+def measured_rate(runs: Path) -> float:
+    """FLOPs per second of the students of a study's folder or table: the median of the runs.
+
+    Stored teacher outputs cost a student no FLOPs; runs whose teacher was online are left out.
+    TableError where no run says its FLOPs and seconds.
+    """
+    from kdlaws.tables import read_table
+
+    frame = read_table(runs).frame
+    names = ("student_flops", "wall_s", "teacher_outputs")
+    flops, seconds, outputs = (frame.get(name) for name in names)
+    if flops is None or seconds is None:
+        raise TableError(
+            "the table does not say how fast its runs were",
+            where=str(runs),
+            remedy="give flops_per_second as a number, or a table with student_flops and wall_s",
+        )
+    rate = (flops / seconds)[seconds > 0]
+    if outputs is not None:
+        rate = rate[outputs.loc[rate.index] != "online"]
+    median = float(rate.median())
+    if not median > 0:
+        raise TableError("no run says its FLOPs and seconds", where=str(runs))
+    return median
 
 
 def budget_flops(

@@ -11,13 +11,12 @@ from kdlaws.advice.around import (
     of_the_run,
     scalars,
     smallest,
-    spent,
     student,
     valley,
 )
 from kdlaws.advice.break_even import break_even, compare_with_direct
 from kdlaws.advice.certainty import plan_interval
-from kdlaws.advice.costs import Costs, Floats, Rate, Scenario, shares
+from kdlaws.advice.costs import CACHE_BYTES_PER_TOKEN, Costs, Floats, Rate, Scenario, shares
 from kdlaws.advice.optimum import lowest
 from kdlaws.advice.plan_result import Plan
 from kdlaws.advice.space import Space, TeacherOption
@@ -46,6 +45,7 @@ def plan(
     n_students: float = 1.0,
     n_unique_tokens: float = np.inf,
     is_online: bool = False,
+    cache_bytes_per_token: float = CACHE_BYTES_PER_TOKEN,
     rate: Rate | None = None,
     tolerance: float = TOLERANCE,
     extrapolate: bool = False,
@@ -71,6 +71,7 @@ def plan(
         n_students,
         n_unique_tokens,
         is_online,
+        cache_bytes_per_token,
         flops_per_gigabyte=rate.flops_per_gigabyte,
     )
     space = Space(
@@ -234,7 +235,7 @@ def _assemble(
     (space, z), *others = found
     fit, best, flat = space.fit, student(space, z), valley(space, z, tolerance)
     reference = direct if space.teacher is not None else None
-    amounts = spent(space, z)
+    amounts = space.spent(z)
     beyond = fit.beyond(scalars(space, z) | {"flops": of_the_run(amounts)})
     alternatives = [student(*other) for other in others]
     if reference and (at := lowest(reference.log_loss, *reference.box)) is not None:

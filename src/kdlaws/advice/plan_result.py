@@ -162,20 +162,15 @@ def _ends(name: str, lo: float | None, hi: float | None) -> str:
 
 def _against_direct(plan: Plan) -> Iterator[str]:
     against, equal = plan.comparison, plan.break_even
-    if against.direct_cross_entropy is not None:
-        gain = against.direct_cross_entropy - plan.best.cross_entropy
-        cheaper = (
-            "" if against.times_cheaper is None else f", {against.times_cheaper:.3g} times its cost"
+    direct, flops, times = against.direct_cross_entropy, against.direct_flops, against.times_cheaper
+    if direct is not None:
+        gap = direct - plan.best.cross_entropy
+        how = f"{abs(gap):.4f} {'worse' if gap > 0 else 'better'}"
+        yield f"  direct     the best without a teacher has {direct:.4f} nats, {how};"
+        price = (
+            "no budget" if flops is None else f"{flops:.3g} FLOPs, {times:.3g} times the plan's,"
         )
-        yield (
-            f"  direct     the best without a teacher has {against.direct_cross_entropy:.4f} nats "
-            f"({gain:+.4f}); to equal the plan it takes "
-            + (
-                f"{against.direct_flops:.3g} FLOPs{cheaper}"
-                if against.direct_flops
-                else "more than any"
-            )
-        )
+        yield f"             {price} makes it equal"
     same, tokens = against.same_size_cross_entropy, against.same_size_n_tokens
     if same is not None and tokens is not None:
         yield f"             this N without a teacher, on {human(tokens)} tokens: {same:.4f} nats"

@@ -186,6 +186,13 @@ class Space:
                 columns[f"teacher_{D}"] = models.teacher_n_tokens
         return columns
 
+    def spent(self, z: Floats) -> dict[str, float]:
+        """FLOPs of one point ``[axes]`` by bucket."""
+        models = self.models(z[None])
+        teacher = self.teacher_cost(models.teacher_n_params, models.teacher_n_tokens)
+        spent = self.costs.spent(models.n_params, models.n_tokens, teacher)
+        return {name: float(np.ravel(part)[0]) for name, part in spent.items()}
+
     # --- the surface ----------------------------------------------------------------------------
 
     def log_loss(self, z: Floats) -> Floats:
