@@ -32,8 +32,10 @@ check: $(installed_dev) ## lint, format, types, the examples in the documentatio
 	$(python) -m mypy
 	$(python) -m pytest tests/test_docs.py
 
-campaign: $(installed) ## how often intervals hold the truth: simulated studies, an hour
+campaign: $(installed) ## how often intervals hold the truth: simulated studies, two hours
 	OPENBLAS_NUM_THREADS=1 $(python) benchmarks/coverage.py
+	OPENBLAS_NUM_THREADS=1 $(python) benchmarks/planning.py
+	OPENBLAS_NUM_THREADS=1 $(python) benchmarks/design.py
 
 bench: $(installed) $(peers)/.installed ## what benchmarks/*.md rest on: hours
 	OPENBLAS_NUM_THREADS=1 $(python) benchmarks/fitting.py

@@ -33,7 +33,7 @@ from coverage import (
 )
 from scipy.stats import binomtest
 
-from kdlaws.advice.plan import plan
+from kdlaws.advice.planning.plan import plan
 from kdlaws.laws import Fit, fit
 
 LEAST, MOST = 0.85, 0.95

@@ -67,3 +67,14 @@ def test_the_gains_of_a_study(tmp_path: Path) -> None:
     assert by_main_teacher == pytest.approx(MADE_UP["GAINS"]["token"], abs=1e-3)
     weaker = [gain for name, gain in gains.items() if "96x3" in name]
     assert weaker == pytest.approx([0.06, 0.11], abs=1e-3)
+
+
+def test_the_choice_of_a_teacher(tmp_path: Path) -> None:
+    """Busbridge et al. 2025: a free teacher's student wins early, a paid one's never."""
+    rows = [line.split() for line in run_example("choose_a_teacher", tmp_path).splitlines()[1:]]
+    assert [row[:2] for row in rows[:2]] == [["1e+21", "inference"], ["1e+21", "both"]]
+    for _, pays_for, *_, distilled, directly in rows:
+        if pays_for == "both":
+            assert float(distilled) >= float(directly)
+    assert float(rows[0][-2]) < float(rows[0][-1])
+    assert rows[0][4] == "10B"

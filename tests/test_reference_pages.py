@@ -159,18 +159,26 @@ def test_the_tree_of_errors_is_the_one_in_the_code() -> None:
     assert drawn.findall(PAGES["messages.md"]) == drawn.findall(errors.__doc__ or "")
 
 
-def notice_codes() -> set[str]:
-    """The code of every warning in the source: a Notice's, or that of a tuple that becomes one."""
-    package = ROOT / "src" / "kdlaws"
-    code = re.compile(r'(?:\bNotice\(|\(\()\s*"([a-z0-9_]+)",')
-    sources = [*package.glob("laws/*.py"), package / "selection.py", package / "tables.py"]
+A_NOTICE, OR_ITS_TUPLE = r"\bNotice\(", r"(?:\bNotice\(|\(\()"
+
+
+def notice_codes(opening: str, *patterns: str) -> set[str]:
+    """The code of every warning in the sources."""
+    code = re.compile(opening + r'\s*"([a-z0-9_]+)",')
+    sources = [path for pattern in patterns for path in (ROOT / "src" / "kdlaws").glob(pattern)]
     return {each for path in sources for each in code.findall(path.read_text(encoding="utf-8"))}
 
 
 def test_every_warning_of_a_fit_is_in_the_page() -> None:
-    codes = notice_codes()
+    codes = notice_codes(OR_ITS_TUPLE, "laws/*.py", "selection.py", "tables.py")
     assert {"flops_6nd", "not_identified", "pooled_methods"} <= codes
     assert set(rows("messages.md", "Warnings of a fit")) == codes
+
+
+def test_every_warning_of_advice_is_in_the_page() -> None:
+    codes = notice_codes(A_NOTICE, "advice/**/*.py")
+    assert {"direct_is_better", "flops_6nd"} <= codes
+    assert set(rows("messages.md", "Warnings of advice")) == codes
 
 
 # --- quickstart.md ------------------------------------------------------------------------------

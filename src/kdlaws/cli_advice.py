@@ -1,31 +1,30 @@
 """The commands that use laws: plans, designs, recommendations, claims; ``cli`` registers them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from kdlaws.cli_common import Json, pairs, show
+from kdlaws.cli_common import Json, pairs, print_json, show
 from kdlaws.errors import InputError
 from kdlaws.quantities import parse_number
 
-if TYPE_CHECKING:
-    from kdlaws.advice.costs import Rate
-    from kdlaws.advice.space import TeacherOption
-
-FitFile = Annotated[str, typer.Argument(metavar="FIT", help="A file, or published:NAME.")]
 Scratch = Annotated[str | None, typer.Option(help="A fit of runs without a teacher.")]
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Leave the range of a published law.")
 ]
+Where = Annotated[str, typer.Option("--where", help="Rows: method=token,n_tokens>=1e6.")]
 
-SIZES = ("n_params", "n_params_non_embedding")
+SIZES = {"n_params": "total", "n_params_non_embedding": "non_embedding"}
 BUDGETS = ("flops", "hours", "money")
 RATES = ("flops_per_second", "price_per_hour", "price_per_gigabyte")
-COSTS = ("serve_tokens", "n_students", "n_unique_tokens", "cache_bytes_per_token")
+NUMBERS = (
+    *("serve_tokens", "n_students", "n_unique_tokens", "cache_bytes_per_token"),
+    *("teacher_tokens_per_param", "tolerance"),
+)
+WORDS = ("scenario", "method")
 TEACHERS = {  # keys that take one value for each teacher, and what they are of an option
     "teacher_n_params": "n_params",
     "teacher_n_params_non_embedding": "n_params",
@@ -33,50 +32,46 @@ TEACHERS = {  # keys that take one value for each teacher, and what they are of 
     "teacher_cross_entropy": "cross_entropy",
     "teacher_forward_flops_per_token": "forward",
 }
-WORDS = ("scenario", "method", "teacher", "teacher_outputs")
-NUMBERS = ("teacher_tokens_per_param", "tolerance")
+PLAN_KEYS = (
+    *(*BUDGETS, *RATES, *NUMBERS, *WORDS, *SIZES, *TEACHERS),
+    *("teacher", "teacher_outputs"),
+)
+DESIGN_KEYS = ("plan_flops", "scenario", "method", "trunk_noise", "run_noise")
+DEARER = 10.0  # times the dearest run: the budget that a design is for, unless it is told
+
+
+# --- plan ---------------------------------------------------------------------------------------
 
 
 def plan(
-    fit: FitFile,
+    fit: Annotated[str, typer.Argument(metavar="FIT", help="A file, or published:NAME.")],
     asked: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="What to plan for.")],
     scratch: Scratch = None,
     extrapolate: Extrapolate = False,
     as_json: Json = False,
 ) -> None:
     """The best student that a budget buys: its size, tokens and teacher, and how sure that is."""
-    from kdlaws import laws
-    from kdlaws.advice.plan import plan as best_plan
+    from kdlaws import advice, laws
 
-    law = laws.load_fit(fit)
-    found = best_plan(
+    law, given = laws.load_fit(fit), pairs(asked, "plan")
+    _refuse_unknown(given, PLAN_KEYS)
+    _refuse_other_n(given, law.n_column)
+    rate = _rate(given)
+    numbers: dict[str, Any] = {x: _number(given, x) for x in NUMBERS if x in given}
+    words: dict[str, Any] = {x: given[x] for x in WORDS if x in given}
+    found = advice.plan(
         law,
+        advice.budget_flops(rate, **{x: _number(given, x) for x in BUDGETS if x in given}),
         scratch=None if scratch is None else laws.load_fit(scratch),
+        teachers=_teachers(given),
+        n_params=_number(given, law.n_column) if law.n_column in given else None,
+        is_online=_is_online(given.get("teacher_outputs", "stored")),
+        rate=rate,
         extrapolate=extrapolate,
-        **plan_settings(pairs(asked, "plan"), law.n_column),
+        **numbers,
+        **words,
     )
     show(found, as_json)
-
-
-def plan_settings(given: Mapping[str, str], n_column: str) -> dict[str, Any]:
-    """What ``kdlaws.advice.plan.plan`` takes, from texts by key. InputError for what is none."""
-    known = (*BUDGETS, *RATES, *COSTS, *NUMBERS, *WORDS, *SIZES, *TEACHERS)
-    _refuse_unknown(given, known)
-    _refuse_other_n(given, n_column)
-    from kdlaws.advice.costs import budget_flops
-
-    rate = _rate(given)
-    budget = {name: _number(given, name) for name in BUDGETS if name in given}
-    settings = {name: _number(given, name) for name in (*COSTS, *NUMBERS) if name in given}
-    settings |= {name: given[name] for name in ("scenario", "method") if name in given}
-    if n_column in given:
-        settings["n_params"] = _number(given, n_column)
-    return settings | {
-        "budget": budget_flops(rate, **budget),
-        "rate": rate,
-        "teachers": _teachers(given),
-        "is_online": _is_online(given.get("teacher_outputs", "stored")),
-    }
 
 
 def _refuse_unknown(given: Mapping[str, str], known: Sequence[str]) -> None:
@@ -118,45 +113,122 @@ def _is_online(outputs: str) -> bool:
     return outputs == "online"
 
 
-def _rate(given: Mapping[str, str]) -> "Rate":
-    """``flops_per_second`` is a number, or a study's folder or table in which it was measured."""
-    from kdlaws.advice.costs import Rate, measured_rate
+def _rate(given: Mapping[str, str]) -> Any:
+    """A ``Rate``; ``flops_per_second`` is a number, or a folder or table where it was measured."""
+    from kdlaws.advice import Rate
+    from kdlaws.advice.planning.costs import measured_rate
 
-    rates = {name: given[name] for name in RATES if name in given}
-    source = Path(rates.get("flops_per_second", ""))
-    if rates.get("flops_per_second") and source.exists():
-        speed: float | None = measured_rate(source)
-    else:
-        speed = _number(rates, "flops_per_second") if "flops_per_second" in rates else None
-    prices = {name: _number(rates, name) for name in RATES[1:] if name in rates}
-    return replace(Rate(flops_per_second=speed), **prices)
+    rates: dict[str, Any] = {x: _number(given, x) for x in RATES[1:] if x in given}
+    speed = given.get("flops_per_second")
+    if speed is not None:
+        is_measured = Path(speed).exists()
+        rates["flops_per_second"] = (
+            measured_rate(Path(speed)) if is_measured else _number(given, "flops_per_second")
+        )
+    return Rate(**rates)
 
 
-def _teachers(given: Mapping[str, str]) -> "list[TeacherOption]":
-    """One option for each place of the lists, ``teacher_n_params=1B,3B teacher_n_tokens=...``."""
-    from kdlaws.advice.space import TeacherOption
+def _teachers(given: Mapping[str, str]) -> list[Any]:
+    """A ``TeacherOption`` for each place of the lists, such as ``teacher_n_params=1B,3B``."""
+    from kdlaws.advice import TeacherOption
 
     lists = {name: given[name].split(",") for name in TEACHERS if name in given}
     names = given["teacher"].split(",") if "teacher" in given else []
     lengths = {name: len(each) for name, each in lists.items()}
-    if len(set(lengths.values()) | ({len(names)} if names else set())) > 1:
-        told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+    lengths |= {"teacher": len(names)} if names else {}
+    if len(set(lengths.values())) > 1:
         raise InputError(
-            f"{told}{f', teacher has {len(names)}' if names else ''}",
+            ", ".join(f"{name} has {n}" for name, n in lengths.items()),
             where="teachers",
             remedy="give one value for each teacher, joined by commas",
         )
-    rows = zip(*lists.values(), strict=True)
-    return [
-        TeacherOption(
-            name=label or "",
-            **{
-                TEACHERS[name]: _parsed(text, name)
-                for name, text in zip(lists, row or (), strict=True)
-            },
-        )
-        for row, label in zip_longest(rows, names)
+    rows = [
+        {TEACHERS[name]: _parsed(text, name) for name, text in zip(lists, row, strict=True)}
+        for row in zip(*lists.values(), strict=True)
     ]
+    return [TeacherOption(name=x or "", **(row or {})) for row, x in zip_longest(rows, names)]
+
+
+# --- design -------------------------------------------------------------------------------------
+
+
+def design(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FIT] KEY=VALUE...", help="A fit of pilots; then settings."),
+    ] = None,
+    proposed: Annotated[
+        Path | None,
+        typer.Option("--runs", help="The proposed study: a folder, a table, a dry run's JSON."),
+    ] = None,
+    where: Where = "",
+    n: Annotated[str | None, typer.Option("--n", help="total or non_embedding.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which runs to make: what a proposed study would tell, or which runs to add to pilots."""
+    from kdlaws import laws
+    from kdlaws.advice.planning.plan import one_law
+
+    given = list(arguments or [])
+    fit = one_law(laws.load_fit(given.pop(0))) if given and "=" not in given[0] else None
+    asked = pairs(given, "design")
+    if proposed is not None:
+        show(_proposed(proposed, asked, fit, where, n), as_json)
+    elif fit is not None:
+        show(_suggested(fit, asked), as_json)
+    else:
+        raise InputError(
+            "neither pilots nor a proposed study are given",
+            where="design",
+            remedy="give a FIT of pilots, or --runs with the study that you propose",
+        )
+
+
+def _proposed(path: Path, asked: Mapping[str, str], fit: Any, where: str, n: str | None) -> Any:
+    """What a proposed study would tell; without a fit, other keys are the guess of parameters."""
+    from kdlaws import advice
+
+    if fit is not None:
+        _refuse_unknown(asked, (*DESIGN_KEYS, "law", "about"))
+    proposal = advice.proposal_of(path, n=n or (fit and SIZES[fit.n_column]), where=where)
+    settings = _design_settings(asked, dearest=float(proposal.flops.max()))
+    if "law" in asked or fit is not None:
+        settings["law"] = asked.get("law") or fit.law
+    if "about" in asked:
+        settings["about"] = asked["about"].split(",")
+    guess = {x: _number(asked, x) for x in asked if x not in (*DESIGN_KEYS, "law", "about")}
+    return advice.design(proposal, guess=fit or guess, **settings)
+
+
+def _suggested(fit: Any, asked: Mapping[str, str]) -> Any:
+    """The runs to add to pilots."""
+    from kdlaws import advice
+
+    _refuse_unknown(asked, ("flops", "most", *DESIGN_KEYS))
+    if "flops" not in asked:
+        raise InputError("what may the runs cost?", where="flops", remedy="give flops=...")
+    budget = _number(asked, "flops")
+    dearest = budget if fit.new_run is None else fit.new_run.largest_flops
+    settings = _design_settings(asked, dearest)
+    if "most" in asked:
+        settings["most"] = int(_number(asked, "most"))
+    return advice.suggest(fit, budget, **settings)
+
+
+def _design_settings(asked: Mapping[str, str], dearest: float) -> dict[str, Any]:
+    """What both kinds of design read."""
+    from kdlaws.laws.expected import Noise
+
+    settings: dict[str, Any] = {name: asked[name] for name in WORDS if name in asked}
+    told = "plan_flops" in asked
+    settings["plan_budget"] = _number(asked, "plan_flops") if told else DEARER * dearest
+    noise = {x: f"{x}_noise" for x in ("trunk", "run") if f"{x}_noise" in asked}
+    if noise:
+        settings["noise"] = Noise(**{part: _number(asked, key) for part, key in noise.items()})
+    return settings
+
+
+# --- recommend, claims --------------------------------------------------------------------------
 
 
 def recommend(
@@ -165,20 +237,40 @@ def recommend(
         list[str] | None,
         typer.Argument(metavar="[FIT] KEY=VALUE...", help="A fit, then constraints."),
     ] = None,
-    where: Annotated[str, typer.Option("--where", help="Rows: method=token,n_tokens>=1e6.")] = "",
+    where: Where = "",
     columns: Annotated[str, typer.Option("--columns", help="Renames: n_params=N.")] = "",
     as_json: Json = False,
 ) -> None:
     """The best models under constraints, measured and, with a fit, predicted."""
-    from kdlaws import laws
-    from kdlaws.advice.candidates import load_models
-    from kdlaws.advice.constraints import Constraints
-    from kdlaws.advice.recommend import recommend as recommended
+    from kdlaws import advice, laws
+    from kdlaws.advice.choosing.candidates import load_models
     from kdlaws.selection import select
 
     given = list(rest or [])
     law = laws.load_fit(given.pop(0)) if given and "=" not in given[0] else None
+    constraints = advice.Constraints.of(pairs(given, "recommend"))
     table = load_models(runs, columns=columns)
     chosen = select(table, where) if where else table
-    constraints = Constraints.of(pairs(given, "recommend"))
-    show(recommended(chosen, law, constraints=constraints), as_json)
+    show(advice.recommend(chosen, law, constraints=constraints), as_json)
+
+
+def claims(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder of a study.")],
+    as_guidelines: Annotated[
+        bool, typer.Option("--guidelines", help="What to do, in plain words, instead.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """What the runs say of the eight findings that were expected: verdicts with intervals."""
+    from kdlaws import advice
+    from kdlaws.advice.judging.guidelines import to_markdown
+
+    found = advice.claims(runs)
+    if not as_guidelines:
+        show(found, as_json)
+        return
+    told = advice.guidelines(found)
+    if as_json:
+        print_json({"guidelines": [each.to_dict() for each in told]})
+    else:
+        print(to_markdown(told), end="")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdlaws.advice.costs import (
+from kdlaws.advice.planning.costs import (
     NO_TEACHER,
     SCENARIOS,
     Costs,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kdlaws.advice.optimum import Surface, follow, interior, lowest, movement
+from kdlaws.advice.planning.optimum import Surface, follow, interior, lowest, movement
 
 Floats = NDArray[np.float64]
 LO, HI = np.array([-10.0, -8.0, -5.0]), np.array([12.0, 9.0, 20.0])

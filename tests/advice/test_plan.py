@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from kdlaws.advice.plan import plan
-from kdlaws.advice.plan_result import Plan
-from kdlaws.advice.space import TeacherOption, worth
+from kdlaws.advice.planning.plan import plan
+from kdlaws.advice.planning.plan_result import Plan
+from kdlaws.advice.planning.space import TeacherOption, worth
 from kdlaws.errors import InputError
 from kdlaws.laws import Fit, Mixture, fit, published
 from kdlaws.laws.cost import TWO_N
@@ -501,6 +501,25 @@ def test_a_joint_law_compares_with_its_own_scratch_curve(joint: Fit) -> None:
     assert direct.best.cross_entropy == pytest.approx(found.comparison.direct_cross_entropy)
 
 
+def test_the_better_of_two_methods_is_chosen_and_the_other_is_an_alternative() -> None:
+    columns, trunk = spec_columns()
+    taught = columns["method"] == "token"
+    other = {name: values[taught] for name, values in columns.items()}
+    other |= {
+        "method": np.full(taught.sum(), "embedding"),
+        "cross_entropy": other["cross_entropy"] * 1.02,
+    }
+    both = {name: np.concatenate([columns[name], other[name]]) for name in columns}
+    trunks = [*trunk, *(f"embedding-{t}" for t, is_t in zip(trunk, taught, strict=True) if is_t)]
+    fitted = fit(both, "spec_additive", trunk=trunks, bootstrap=0, holdout=0)
+    teacher = [TeacherOption(1e8, name="large")]
+    found = plan(fitted, 1e15, teachers=teacher, scenario="inference")
+    assert found.best.method == "token"
+    alone = plan(fitted, 1e15, teachers=teacher, scenario="inference", method="embedding")
+    [embedding] = [each for each in found.alternatives if each.method == "embedding"]
+    assert embedding == alone.best
+
+
 def test_tokens_of_a_teacher_are_assumed_aloud(joint: Fit) -> None:
     found = plan(joint, 1e16, scenario="both")
     assert "teacher_tokens_assumed" in {notice.code for notice in found.warnings}
@@ -535,12 +554,15 @@ def test_a_law_of_flops_alone_and_a_combination_are_refused(by_trunks: Fit) -> N
         plan(Mixture((by_trunks, by_trunks), (0.5, 0.5)), 1e19)
 
 
-def test_a_method_must_be_named_where_there_are_several(joint: Fit) -> None:
-    two = replace(joint, methods=("embedding", "scratch", "token"))
-    with pytest.raises(InputError, match="which method"):
-        plan(two, 1e16)
+def test_a_method_that_was_not_fitted_is_refused(joint: Fit) -> None:
     with pytest.raises(InputError, match="no runs of method attention"):
         plan(joint, 1e16, method="attention")
+    alone = fit(
+        {**simulated(6)[0], "method": ["scratch"] * 30}, "spec_additive", n_column="n_params"
+    )
+    with pytest.raises(InputError, match="no runs of a method with teachers"):
+        plan(alone, 1e18, teachers=[TeacherOption(1e9)])
+    assert plan(alone, 1e18).best.method == "scratch"
 
 
 # --- the contract -------------------------------------------------------------------------------

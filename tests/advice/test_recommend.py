@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdlaws.advice.candidates import Row
-from kdlaws.advice.constraints import Constraints
-from kdlaws.advice.recommend import Recommendation, recommend
+from kdlaws.advice.choosing.candidates import Row
+from kdlaws.advice.choosing.constraints import Constraints
+from kdlaws.advice.choosing.recommend import Recommendation, recommend
 from kdlaws.errors import InputError, TableError
 from kdlaws.laws import Fit, Mixture, Parameter, find, published
 from kdlaws.laws.newrun import NewRun
@@ -687,8 +687,8 @@ def test_the_default_studys_best_token_student_is_the_one_in_its_table() -> None
 QUICK = """
 import sys
 from pathlib import Path
-from kdlaws.advice.constraints import Constraints
-from kdlaws.advice.recommend import recommend
+from kdlaws.advice.choosing.constraints import Constraints
+from kdlaws.advice.choosing.recommend import recommend
 from kdlaws.laws import load_fit
 fit = load_fit("fits/chinchilla-token.json")
 found = recommend(Path("."), fit, constraints=Constraints(max_latency_ms=0.6, method="token"))

@@ -133,13 +133,34 @@ def test_the_page_has_tables_of_measured_differences(page: Page) -> None:
     assert "mean +0.200 ± 0.001" in page.text
 
 
-def test_the_page_lists_every_run_and_names_those_not_fitted(page: Page) -> None:
+def test_the_page_has_the_verdicts_and_the_guidelines(study: Path, page: Page) -> None:
+    verdicts = json.loads((study / "report" / "claims.json").read_text())["verdicts"]
+    assert [verdict["id"] for verdict in verdicts] == [f"H{k}" for k in range(1, 9)]
+    for verdict in verdicts:
+        assert f"{verdict['verdict']} {verdict['id']}. {verdict['claim']}" in page.text
+        assert verdict["reason"] in page.text
+    guidelines = (study / "report" / "guidelines.md").read_text()
+    told = [line.removeprefix("- ") for line in guidelines.splitlines() if line.startswith("- ")]
+    assert len(told) > 4
+    assert all(sentence in page.text for sentence in told)
+
+
+def advice_rows(study: Path) -> int:
+    """A head and a row for each reading of a claim; and for each plan: a tenth, and all, of the
+    dearest run's FLOPs, for scratch and, with a free and a paid teacher, for two methods."""
+    verdicts = json.loads((study / "report" / "claims.json").read_text())["verdicts"]
+    readings = [len(verdict["readings"]) for verdict in verdicts]
+    return sum(1 + number for number in readings if number) + 1 + 2 * (1 + 2 * 2)
+
+
+def test_the_page_lists_every_run_and_names_those_not_fitted(study: Path, page: Page) -> None:
     assert "172 runs" in page.text
     runs, laws = 172 + 1, 2 + 2 * 6 + (5 + 3)
     # Five sizes and their mean; N at three amounts of data, its exponent, D at five sizes; seeds
     # of runs and of pairs at three amounts; each under its head.
     gains, slopes, seeds = 1 + 5 + 1, 1 + 3 + 1 + 5, 1 + 2 * 3
-    assert page.source.count("<tr>") == runs + laws + gains + slopes + seeds
+    advised = advice_rows(study)
+    assert page.source.count("<tr>") == runs + laws + gains + slopes + seeds + advised
     assert "token-3-1-7-teacher-192x6-700000-0" in page.text
     assert "scratch-4-1-0-None-100000-0" in page.text
 

@@ -32,7 +32,7 @@ WIDEST_GAP = 10.5
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where a curve reaches a cross-entropy: at ``x``, with a 95 % interval.
+    """Where a curve reaches a cross-entropy: at ``x``, with an interval, of 95 % unless asked.
 
     Outside the curve's own range nothing is extrapolated: ``x`` is its end, and ``bound`` says on
     which side the crossing lies, ``"<"`` or ``">"``.
@@ -49,10 +49,12 @@ def crossing(
     curve: Mapping[float, "DataFrame"],
     target: "DataFrame",
     noise: SeedNoise | None,
+    level: float = 0.95,
 ) -> Crossing | None:
     """The smallest x at which the curve, straight in log x between its points, meets ``target``.
 
-    None with fewer than two points, or where those beside the crossing are too far apart.
+    ``level`` is the interval's. None with fewer than two points, or where those beside the crossing
+    are too far apart.
     """
     goal = float(target["cross_entropy"].mean())
     points = [(x, float(rows["cross_entropy"].mean()), rows) for x, rows in curve.items()]
@@ -67,7 +69,7 @@ def crossing(
             share, width = (y0 - goal) / (y0 - y1), math.log(x1 / x0)
             terms: list[Term] = [(1 - share, rows0), (share, rows1), (-1.0, target)]
             error = contrast(evidence, terms, noise, independent(terms))
-            low, high = (end * width / (y0 - y1) for end in error.interval())
+            low, high = (end * width / (y0 - y1) for end in error.interval(level))
             x = x0 * math.exp(share * width)
             return Crossing(x, x * math.exp(low), x * math.exp(high))
     return Crossing(points[-1][0], points[-1][0], math.nan, ">")

@@ -2,17 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdlaws import __version__
-from kdlaws.advice import drawing, grids, limits, summary
+from kdlaws.advice import drawing, grids, limits, summary, verdict_tables
 from kdlaws.advice.captions import counted, listed
 from kdlaws.advice.evidence import Evidence, load, one_pass
 from kdlaws.advice.figures import describe
+from kdlaws.advice.judging.claims import Claims, judge
+from kdlaws.advice.judging.grounds import Grounds
+from kdlaws.advice.judging.guidelines import Guideline, by_heading, guidelines, to_markdown
 from kdlaws.advice.picture import COLOURS, Figure
 from kdlaws.advice.story import sentences
+from kdlaws.advice.study_plans import StudyPlan, plan_table, study_plans
 from kdlaws.errors import InputError
 from kdlaws.laws import LAWS, Fit, fit
 from kdlaws.records import read_run, run_folders, write_text
@@ -35,10 +39,11 @@ def fit_study(folder: Path, *, bootstrap: int = 400, seed: int = 0) -> dict[str,
 
 
 def build_report(folder: Path, *, bootstrap: int = 400, seed: int = 0) -> Path:
-    """Fit the laws, draw the figures, write the page; returns ``report/index.html``.
+    """Fit the laws, judge the claims, draw the figures, write the page; ``report/index.html``.
 
-    The figures are also written as ``report/figures/<name>.svg`` and ``.png``. What the study
-    lacks, the page says. Raises TableError for a table that cannot be read.
+    The figures are also written as ``report/figures/<name>.svg`` and ``.png``, the verdicts as
+    ``report/claims.json``, the guidelines as ``report/guidelines.md``. What the study lacks, the
+    page says. Raises TableError for a table that cannot be read.
     """
     evidence = load(folder, fits={})
     fits, failures = _fit_all(evidence, bootstrap, seed)
@@ -47,9 +52,26 @@ def build_report(folder: Path, *, bootstrap: int = 400, seed: int = 0) -> Path:
         (figure, drawing.inline(figure, drawing.save(figure, folder / "report" / "figures")))
         for figure in describe(evidence)
     ]
+    advice = Advice(judge(Grounds.of(evidence)), study_plans(evidence))
     page = folder / "report" / "index.html"
-    write_text(page, _page(evidence, figures, failures))
+    advice.claims.save(page.with_name("claims.json"))
+    write_text(page.with_name("guidelines.md"), to_markdown(advice.guidelines))
+    write_text(page, _page(evidence, figures, failures, advice))
     return page
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a study's laws and runs amount to."""
+
+    claims: Claims
+    plans: Sequence[StudyPlan]
+
+    @property
+    def guidelines(self) -> list[Guideline]:
+        """Plans that lie outside the runs are no guidelines."""
+        inside = [each for each in self.plans if not each.plan.extrapolates]
+        return guidelines(self.claims, inside)
 
 
 def _fit_all(
@@ -79,7 +101,10 @@ def _fit(evidence: Evidence, law: str, method: str, bootstrap: int, seed: int) -
 
 
 def _page(
-    evidence: Evidence, figures: Sequence[tuple[Figure, str]], failures: Mapping[str, str]
+    evidence: Evidence,
+    figures: Sequence[tuple[Figure, str]],
+    failures: Mapping[str, str],
+    advice: Advice,
 ) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -104,6 +129,10 @@ def _page(
             grids.seed_table(evidence),
         ],
         laws=[grids.law_table(evidence, law) for law in FITTED],
+        verdicts=[(each, verdict_tables.readings(each)) for each in advice.claims.verdicts],
+        guidelines=by_heading(advice.guidelines),
+        scope=str(advice.claims.scope),
+        plans=plan_table(advice.plans),
         runs=grids.run_table(evidence),
         warnings=list(_warnings(evidence, failures)),
         can_show=limits.can_show(evidence),

@@ -45,7 +45,9 @@ def outlook(fitted: Estimate, uncertainty: Uncertainty, loss: Loss) -> Outlook:
 def new_run(fitted: Estimate, drift: float | None) -> NewRun:
     """What a run that the fit has not seen adds to the curve."""
     largest = float(np.exp(fitted.runs.x[C].max()))
-    return NewRun(run_variance(fitted), drift, largest, _flops_per_6nd(fitted.runs))
+    found = fitted.stages[-1].variances
+    trunk = 0.0 if found is None else found.trunk
+    return NewRun(run_variance(fitted), drift, largest, _flops_per_6nd(fitted.runs), trunk)
 
 
 def _flops_per_6nd(runs: Runs) -> float | None:

@@ -323,7 +323,8 @@ def _unknown(shape: tuple[int, ...]) -> Interval:
 
 
 def _from_logs(ends: Interval, shape: tuple[int, ...]) -> Interval:
-    lo, hi = (np.exp(end).reshape(shape) for end in ends)
+    with np.errstate(over="ignore"):  # an end too large for a number is none
+        lo, hi = (np.exp(end).reshape(shape) for end in ends)
     return lo, hi
 
 

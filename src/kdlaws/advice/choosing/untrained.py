@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kdlaws.advice.candidates import COSTS, Floats, Row, rows_of
+from kdlaws.advice.choosing.candidates import COSTS, Floats, Row, rows_of
 from kdlaws.errors import InputError, TableError
 from kdlaws.laws import Fit, Mixture, Notice, predict
 from kdlaws.laws.columns import N_COLUMNS

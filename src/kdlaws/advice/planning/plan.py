@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
-from kdlaws.advice.around import (
+from kdlaws.advice.planning.around import (
     corner,
     frontier,
     of_the_run,
@@ -14,12 +15,19 @@ from kdlaws.advice.around import (
     student,
     valley,
 )
-from kdlaws.advice.break_even import break_even, compare_with_direct
-from kdlaws.advice.certainty import plan_interval
-from kdlaws.advice.costs import CACHE_BYTES_PER_TOKEN, Costs, Floats, Rate, Scenario, shares
-from kdlaws.advice.optimum import lowest
-from kdlaws.advice.plan_result import Plan
-from kdlaws.advice.space import Space, TeacherOption
+from kdlaws.advice.planning.break_even import break_even, compare_with_direct
+from kdlaws.advice.planning.certainty import plan_interval
+from kdlaws.advice.planning.costs import (
+    CACHE_BYTES_PER_TOKEN,
+    Costs,
+    Floats,
+    Rate,
+    Scenario,
+    shares,
+)
+from kdlaws.advice.planning.optimum import lowest
+from kdlaws.advice.planning.plan_result import Plan
+from kdlaws.advice.planning.space import Space, TeacherOption
 from kdlaws.errors import InputError
 from kdlaws.laws import Fit, Mixture, Notice
 from kdlaws.laws.cost import TWO_N
@@ -54,6 +62,7 @@ def plan(
 
     The teacher is chosen from ``teachers``; without any, a law that knows teachers chooses their
     size, and tokens, too, where it knows what these bring and ``scenario`` pays for them.
+    A law that tells methods apart chooses the ``method``, too, unless it is given.
     ``scratch`` is a fit of runs without a teacher, unless the law knows these itself. ``n_params``
     pins the student's N, by the fit's ``n_column``. A published law stays inside the range that it
     was fitted in unless ``extrapolate``; a fit of one's own says how far outside a plan is.
@@ -61,7 +70,7 @@ def plan(
     Raises InputError where the law has no N and D, where a cost is not known, or where the budget
     buys no student.
     """
-    fit = _one_law(fit)
+    fit = one_law(fit)
     forward = fit.forward_flops or TWO_N
     rate = rate or Rate()
     costs = Costs(
@@ -74,30 +83,28 @@ def plan(
         cache_bytes_per_token,
         flops_per_gigabyte=rate.flops_per_gigabyte,
     )
-    space = Space(
-        fit,
-        costs,
-        budget,
-        method=_method(fit, method, bool(teachers)),
-        n_params=n_params,
-        stays_inside=_is_published(fit) and not extrapolate,
-    )
-    options, notices = _options(fit, costs, teachers, teacher_tokens_per_param, space.method)
-    spaces = [replace(space, teacher=option) for option in options] or [space]
+    inside = _is_published(fit) and not extrapolate
+    methods = _methods(fit, method, bool(teachers))
+    space = Space(fit, costs, budget, None, methods[0], n_params, stays_inside=inside)
+    options, notices = teacher_options(fit, costs, teachers, teacher_tokens_per_param, space.method)
+    spaces = [
+        replace(space, method=each, teacher=option) for each, option in product(methods, options)
+    ]
     for each in spaces:
         _check_pinned(each)
     found = [(each, z) for each in spaces if (z := lowest(each.log_loss, *each.box)) is not None]
     if not found:
         raise _no_student(space)
     found.sort(key=lambda pair: float(pair[0].log_loss(pair[1][None])[0]))
-    direct = _direct(space, _one_law(scratch) if scratch else None)
+    direct = _direct(space, one_law(scratch) if scratch else None)
     return _assemble(found, direct, rate, tolerance, notices)
 
 
 # --- what is asked for --------------------------------------------------------------------------
 
 
-def _one_law(fit: Fit | Mixture) -> Fit:
+def one_law(fit: Fit | Mixture) -> Fit:
+    """The fit, if a budget can be planned by it; InputError says why not."""
     if isinstance(fit, Mixture):
         raise InputError(
             "a combination of laws has no optimum of its own",
@@ -117,35 +124,36 @@ def _is_published(fit: Fit) -> bool:
     return fit.objective is None
 
 
-def _method(fit: Fit, method: str | None, has_teachers: bool) -> str | None:
-    """Of a law that tells methods apart: the one that is asked for, or the only one taught."""
+def _methods(fit: Fit, method: str | None, has_teachers: bool) -> list[str | None]:
+    """Of a law that tells methods apart: the one that is asked for, or all that were taught."""
+    if not fit.methods:
+        return [method]
     taught = [name for name in fit.methods if name != SCRATCH]
-    if method is None and not taught and not has_teachers:
-        return None
-    if method is None and len(taught) == 1:
-        return taught[0]
-    if fit.methods and method not in fit.methods:
+    if method is None and (taught or not has_teachers):
+        return [*taught] or [SCRATCH]
+    if method not in fit.methods:
+        what = f"method {method}" if method else "a method with teachers"
         raise InputError(
-            "which method?" if method is None else f"the fit has no runs of method {method}",
+            f"the fit has no runs of {what}",
             where="method",
-            remedy=f"give method=..., one of {', '.join(fit.methods)}",
+            remedy=f"it has {', '.join(fit.methods)}",
         )
-    return method
+    return [method]
 
 
-def _options(
+def teacher_options(
     fit: Fit,
     costs: Costs,
-    teachers: Sequence[TeacherOption],
-    tokens_per_param: float | None,
-    method: str | None,
-) -> tuple[list[TeacherOption], list[Notice]]:
-    """The teachers to choose from, and what was assumed of them."""
+    teachers: Sequence[TeacherOption] = (),
+    tokens_per_param: float | None = None,
+    method: str | None = None,
+) -> tuple[Sequence[TeacherOption | None], list[Notice]]:
+    """The teachers to choose from, None for none, and what was assumed of them."""
     reads_quality = L_T in fit.form.optional
     knows_teachers = reads_quality or (TEACHER_N in fit.form.optional and method != SCRATCH)
     if teachers or not knows_teachers or method == SCRATCH:
         _check_teachers(fit, teachers)
-        return list(teachers), []
+        return list(teachers) or [None], []
     if reads_quality and not fit.form.stages:
         raise InputError(
             f"{fit.law} judges a teacher by its cross-entropy, and does not know that of any size",
@@ -242,7 +250,7 @@ def _assemble(
         alternatives.append(student(reference, at))
     if flat is not None:
         alternatives.append(smallest(space, flat))
-    flops = space.budget
+    flops, comparison = space.budget, compare_with_direct(space, z, reference)
     return Plan(
         best=best,
         corner=corner(space, z),
@@ -252,7 +260,7 @@ def _assemble(
         allocation=shares(amounts),
         spent=amounts,
         break_even=break_even(space, z, reference),
-        comparison=compare_with_direct(space, z, reference),
+        comparison=comparison,
         alternatives=tuple(sorted(alternatives, key=lambda each: each.cross_entropy)),
         frontier=tuple(frontier(space, reference)),
         scenario=space.costs.scenario,
@@ -260,8 +268,21 @@ def _assemble(
         budget={"flops": flops, "hours": rate.hours(flops), "money": rate.money(flops)},
         cache_gigabytes=space.costs.gigabytes(best.n_tokens) if space.teacher else None,
         extrapolates=bool(beyond),
-        warnings=(*notices, *_warnings(space, best.n_tokens, beyond)),
+        warnings=(
+            *_if_direct_is_better(best.cross_entropy, comparison.direct_cross_entropy),
+            *notices,
+            *_warnings(space, best.n_tokens, beyond),
+        ),
     )
+
+
+def _if_direct_is_better(distilled: float, direct: float | None) -> list[Notice]:
+    if direct is None or direct >= distilled:
+        return []
+    message = (
+        f"for the same budget training without a teacher gives {direct:.4f} nats, which is less"
+    )
+    return [Notice("direct_is_better", message, "train it directly, or let more students share")]
 
 
 def _warnings(space: Space, tokens: float, beyond: Mapping[str, float]) -> list[Notice]:

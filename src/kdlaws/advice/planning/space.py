@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kdlaws.advice.costs import NO_TEACHER, Costs, Floats, TeacherCost
+from kdlaws.advice.planning.costs import NO_TEACHER, Costs, Floats, TeacherCost
 from kdlaws.errors import InputError
 from kdlaws.laws import Fit
 from kdlaws.laws.law import L_T, METHOD, SCRATCH, TEACHER_N, D, U

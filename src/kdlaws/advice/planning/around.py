@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import exp, isfinite
+from math import exp
 
 import numpy as np
 
-from kdlaws.advice.costs import Floats
-from kdlaws.advice.optimum import grid, interior, lowest
-from kdlaws.advice.plan_result import Stop, Student, Valley
-from kdlaws.advice.space import Space
+from kdlaws.advice.planning.costs import Floats
+from kdlaws.advice.planning.optimum import grid, interior, lowest
+from kdlaws.advice.planning.plan_result import Stop, Student, Valley
+from kdlaws.advice.planning.space import Space
 from kdlaws.laws import Fit
 from kdlaws.quantities import human
 
 DECADES = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # of the budget, along the frontier
 SIZES, REACH = 481, np.log(50.0)  # points along N in a valley; how far its other axes are searched
+WIDEST = 10.0  # of an interval's end over the other: beyond it nothing is known of the loss
 OTHERS = {2: 41, 3: 15}  # points on these
 
 
@@ -23,6 +24,7 @@ def student(space: Space, z: Floats) -> Student:
     models, fit = space.models(z[None]), space.fit
     columns = scalars(space, z)
     lo, hi = (float(np.reshape(end, ())) for end in fit.band(columns))
+    known = hi < WIDEST * lo  # not so if NaN
     n, teacher_n = (
         _by_convention(fit, models.n_params),
         _by_convention(fit, models.teacher_n_params),
@@ -31,13 +33,14 @@ def student(space: Space, z: Floats) -> Student:
         n_params=n["n_params"],
         n_params_non_embedding=n["n_params_non_embedding"],
         n_tokens=float(models.n_tokens[0]),
+        method=space.method,
         teacher=_name(space, models.teacher_n_params),
         teacher_n_params=teacher_n["n_params"],
         teacher_n_params_non_embedding=teacher_n["n_params_non_embedding"],
         teacher_n_tokens=first(models.teacher_n_tokens),
         cross_entropy=exp(float(space.log_loss(z[None])[0])),
-        lo=lo if isfinite(lo) else None,
-        hi=hi if isfinite(hi) else None,
+        lo=lo if known else None,
+        hi=hi if known else None,
     )
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from kdlaws.advice.costs import Floats
-from kdlaws.advice.optimum import STEP, along, follow, free_axes, grid, interior, movement
-from kdlaws.advice.space import Space
+from kdlaws.advice.planning.costs import Floats
+from kdlaws.advice.planning.optimum import STEP, along, follow, free_axes, grid, interior, movement
+from kdlaws.advice.planning.space import Space
 from kdlaws.laws.surface import samples
 from kdlaws.laws.uncertainty import Linear, student
 

@@ -11,10 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdlaws.advice.candidates import Row, measured, not_held_out, read_models
-from kdlaws.advice.constraints import LIMITED, Constraints, Nearest, check, meets, nearest, values
+from kdlaws.advice.choosing.candidates import Row, measured, not_held_out, read_models
+from kdlaws.advice.choosing.constraints import (
+    LIMITED,
+    Constraints,
+    Nearest,
+    check,
+    meets,
+    nearest,
+    values,
+)
+from kdlaws.advice.choosing.untrained import methods_of, parts_of, predicted
 from kdlaws.advice.serving import pareto
-from kdlaws.advice.untrained import methods_of, parts_of, predicted
 from kdlaws.errors import InputError
 from kdlaws.laws import Fit, Mixture, Notice
 from kdlaws.laws.artefact import Document

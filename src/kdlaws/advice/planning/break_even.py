@@ -11,12 +11,14 @@ from math import exp, isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from kdlaws.advice.costs import NO_TEACHER, TRAINING, Floats
-from kdlaws.advice.optimum import lowest
-from kdlaws.advice.space import Models, Space
+from kdlaws.advice.planning.costs import NO_TEACHER, TRAINING, Floats
+from kdlaws.advice.planning.optimum import lowest
+from kdlaws.advice.planning.space import Models, Space
 from kdlaws.laws.law import D
+from kdlaws.laws.result import BEYOND
+from kdlaws.quantities import human
 
-LONGEST = 1e4  # times the range of tokens among the runs: where a search ends
+LONGEST = 1e4  # times the most tokens among the runs: where a search ends
 MOST_STUDENTS = 1e6
 HALVINGS = 60
 POINTS = 400
@@ -26,9 +28,9 @@ POINTS = 400
 class BreakEven:
     """Where distilling the planned student equals training it directly, at equal cost.
 
-    ``n_tokens`` of the distilled student and the ``flops`` of the whole; ``n_students`` is how many
-    must share the teacher for distilling to be ahead at the planned budget. None is not there, and
-    ``reason`` says why, and on which side of ``n_tokens`` distilling is ahead.
+    ``n_tokens`` of the distilled student, and ``flops`` of its training and teacher; ``n_students``
+    is how many must share the teacher for distilling to be ahead at the planned budget. None is not
+    there, and ``reason`` says why, and on which side of ``n_tokens`` distilling is ahead.
     """
 
     n_tokens: float | None
@@ -119,7 +121,7 @@ def _tokens_for(direct: Space, n: Floats, cross_entropy: float) -> Floats:
 
 def _token_range(space: Space) -> tuple[float, float]:
     lo, hi = space.fit.domain[D]
-    return (lo, hi) if space.stays_inside else (lo / LONGEST, hi * LONGEST)
+    return (lo, hi) if space.stays_inside else (space.token_range[0], hi * LONGEST)
 
 
 def _direct_loss(direct: Space, n: Floats, tokens: Floats) -> Floats:
@@ -140,9 +142,18 @@ def break_even(space: Space, z: Floats, direct: Space | None) -> BreakEven:
     tokens = np.geomspace(*_token_range(space), POINTS)
     ahead = _ahead(space, direct, models)
     at, reason = _crossing(ahead, tokens)
+    if at is not None and not _is_inside(space, direct, models, at):
+        reason += ", outside the runs"
     flops = None if at is None else float(_cost(space, models, np.array([at]))[0])
     n_students, why = _students(space, direct, models)
     return BreakEven(at, flops, n_students, f"{reason}; {why}")
+
+
+def _is_inside(space: Space, direct: Space, models: Models, tokens: float) -> bool:
+    """Whether both students' tokens are among those of the runs behind the laws."""
+    instead = _instead(direct, models.n_params[:1], _cost(space, models, np.array([tokens])))
+    asked = ((space.fit.domain[D], tokens), (direct.fit.domain[D], float(instead[0])))
+    return all(lo / BEYOND <= amount <= hi * BEYOND for (lo, hi), amount in asked)
 
 
 def _ahead(space: Space, direct: Space, models: Models) -> Callable[[Floats], Floats]:
@@ -200,7 +211,7 @@ def _crossing(ahead: Callable[[Floats], Floats], tokens: Floats) -> tuple[float 
     changes = np.flatnonzero(np.sign(gains[:-1]) != np.sign(gains[1:]))
     if not len(changes):
         who = "distilling" if gains[0] > 0 else "training directly"
-        return None, f"{who} is ahead from {tokens[0]:.3g} to {tokens[-1]:.3g} tokens"
+        return None, f"{who} is ahead from {human(tokens[0])} to {human(tokens[-1])} tokens"
     k = int(changes[-1])
     low, high = np.log(tokens[k]), np.log(tokens[k + 1])
     for _ in range(HALVINGS):

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kdlaws.advice.break_even import BreakEven, Comparison
-from kdlaws.advice.certainty import Ends
+from kdlaws.advice.planning.break_even import BreakEven, Comparison
+from kdlaws.advice.planning.certainty import Ends
 from kdlaws.laws import Notice, artefact
 from kdlaws.quantities import human
 
@@ -13,12 +13,14 @@ from kdlaws.quantities import human
 class Student:
     """One way to spend the budget; N by both conventions, of which the fit knows one.
 
-    ``teacher`` None is training without one. ``lo`` and ``hi`` enclose the curve.
+    ``method`` is that of a law which tells methods apart, ``teacher`` None training without one.
+    ``lo`` and ``hi`` enclose the curve.
     """
 
     n_params: float | None
     n_params_non_embedding: float | None
     n_tokens: float
+    method: str | None
     teacher: str | None
     teacher_n_params: float | None
     teacher_n_params_non_embedding: float | None
@@ -123,7 +125,8 @@ def described(student: Student) -> str:
         return f"N = {_known_n(student)}{tokens}, no teacher: {loss}"
     taught = student.teacher_n_tokens
     trained = "" if taught is None else f" (trained on {human(taught)})"
-    return f"N = {_known_n(student)}{tokens}, {student.teacher}{trained}: {loss}"
+    method = "" if student.method is None else f"{student.method}, "
+    return f"N = {_known_n(student)}{tokens}, {method}{student.teacher}{trained}: {loss}"
 
 
 def _known_n(student: Student) -> str:

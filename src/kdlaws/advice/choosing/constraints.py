@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from kdlaws.advice.candidates import Row
+from kdlaws.advice.choosing.candidates import Row
 from kdlaws.errors import InputError, TableError
 from kdlaws.quantities import human, parse_number
 

@@ -1,0 +1,1 @@
+"""Which model to take: measured and predicted ones under constraints."""

@@ -1,0 +1,1 @@
+"""Which runs to make: what a proposed study would tell, and what to add to pilots."""

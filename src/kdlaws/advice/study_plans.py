@@ -1,0 +1,146 @@
+"""The plans that a study's own laws make: for the FLOPs of its dearest run, and a tenth of them."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kdlaws.advice.evidence import Evidence, done, one_pass
+from kdlaws.advice.grids import Cell, Table
+from kdlaws.advice.planning.costs import Scenario
+from kdlaws.advice.planning.plan import plan
+from kdlaws.advice.planning.plan_result import Plan
+from kdlaws.advice.planning.space import TeacherOption
+from kdlaws.advice.teachers import Teacher
+from kdlaws.errors import InputError
+from kdlaws.quantities import human
+
+LAW = "chinchilla"
+TIMES = (0.1, 1.0)
+PAID: dict[Scenario, str] = {
+    "free": "a free teacher",
+    "inference": "the teacher's reading paid for by one student",
+}
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A plan by the law of one ``method`` and its main teacher, or of scratch alone."""
+
+    method: str
+    teacher: Teacher | None
+    plan: Plan
+
+    @property
+    def paid(self) -> str:
+        scenario: Scenario = "free" if self.plan.scenario == "free" else "inference"
+        return PAID[scenario] if self.teacher else "no teacher"
+
+    @property
+    def sentence(self) -> str:
+        """What to train, how sure that is, and what training directly would give."""
+        found, best = self.plan, self.plan.best
+        n = best.n_params_non_embedding if best.n_params is None else best.n_params
+        taught = f"{self.method}-level from the {self.teacher.label}" if self.teacher else "scratch"
+        size, tokens = (
+            _with_ends(n, found, "n_params"),
+            _with_ends(best.n_tokens, found, "n_tokens"),
+        )
+        direct = found.comparison.direct_cross_entropy
+        against = "" if direct is None else f"; training directly, {direct:.3f}"
+        beyond = " (outside the runs)" if found.extrapolates else ""
+        budget = f"{found.budget['flops']:.2g} FLOPs with {self.paid}"
+        model = f"{taught}: N = {size} on {tokens} tokens, {_loss(found)} nats"
+        return f"For {budget}, {model}{against}{beyond}."
+
+
+def study_plans(evidence: Evidence) -> list[StudyPlan]:
+    """By ``LAW`` as fitted to each method, none where there is no such fit or no plan."""
+    return [each for method in evidence.methods for each in _of_method(evidence, method)]
+
+
+def _of_method(evidence: Evidence, method: str) -> Iterator[StudyPlan]:
+    fit, scratch = evidence.fit(LAW, method), evidence.fit(LAW, "scratch")
+    teacher = None if method == "scratch" else evidence.main_teacher
+    dearest = _dearest(evidence, method)
+    if fit is None or not dearest or (teacher is None and method != "scratch"):
+        return
+    scenarios: Sequence[Scenario] = ("free", "inference") if teacher else ("free",)
+    for times in TIMES:
+        for scenario in scenarios:
+            try:
+                found = plan(
+                    fit,
+                    dearest * times,
+                    scenario=scenario,
+                    teachers=[_option(evidence, teacher, fit.n_column)] if teacher else [],
+                    scratch=scratch if teacher else None,
+                )
+            except InputError:  # a teacher of unknown size costs nobody knows what
+                continue
+            yield StudyPlan(method, teacher, found)
+
+
+def _dearest(evidence: Evidence, method: str) -> float:
+    """FLOPs of the dearest fitted run, its teacher's reading included; 0 where none is known."""
+    rows = one_pass(done(evidence.of(method)))
+    names = [x for x in ("student_flops", "teacher_inference_flops") if x in rows]
+    known = rows[names].sum(axis=1, min_count=1).dropna() if names else rows["n_tokens"][:0]
+    return float(known.max()) if len(known) else 0.0
+
+
+def _option(evidence: Evidence, teacher: Teacher, n_column: str) -> TeacherOption:
+    rows = evidence.runs
+    own = rows[rows["run_id"] == teacher.run_id]["forward_flops_per_token"].dropna()
+    sizes = rows[rows["teacher"] == teacher.run_id][f"teacher_{n_column}"].dropna()
+    return TeacherOption(
+        n_params=float(sizes.iloc[0]) if len(sizes) else None,
+        cross_entropy=teacher.cross_entropy if not math.isnan(teacher.cross_entropy) else None,
+        forward=float(own.iloc[0]) if len(own) else None,
+        name=teacher.label,
+    )
+
+
+def plan_table(plans: Sequence[StudyPlan]) -> Table:
+    """A row a plan."""
+    head = ["budget", "who pays", "N", "tokens", "nats", "directly", "break-even"]
+    level = f"{plans[0].plan.level:.0%}" if plans else ""
+    return Table(
+        "Plans",
+        f"the best student for the FLOPs of the method's dearest run, and for a tenth of them, by "
+        f"its {LAW} law; brackets are {level} intervals, ~ is outside the runs; directly: the "
+        f"best without a teacher for the same FLOPs",
+        head,
+        [_row(each) for each in plans],
+    )
+
+
+def _row(each: StudyPlan) -> list[Cell]:
+    found, best = each.plan, each.plan.best
+    n = best.n_params_non_embedding if best.n_params is None else best.n_params
+    direct, equal = found.comparison.direct_cross_entropy, found.break_even
+    return [
+        f"{found.budget['flops']:.2g} FLOPs{' ~' if found.extrapolates else ''}",
+        f"{each.method}: {each.paid}",
+        _with_ends(n, found, "n_params"),
+        _with_ends(best.n_tokens, found, "n_tokens"),
+        _loss(found),
+        "–" if direct is None else f"{direct:.3f}",
+        "–" if equal.n_tokens is None else f"{human(equal.n_tokens)} tokens",
+    ]
+
+
+def _with_ends(value: float | None, found: Plan, name: str) -> str:
+    """``35k [6k, 196k]``; an open interval where the runs bound neither end, or at a corner."""
+    shown = "?" if value is None else human(value)
+    if found.corner and name.partition("_")[0] in found.corner:
+        return f"{shown} (at the end of its range)"
+    lo, hi = (found.interval or {}).get(name, (None, None))
+    ends = [("open" if end is None else human(end)) for end in (lo, hi)]
+    return f"{shown} [{', '.join(ends)}]"
+
+
+def _loss(found: Plan) -> str:
+    best = found.best
+    if best.lo is None or best.hi is None:
+        return f"{best.cross_entropy:.3f}"
+    return f"{best.cross_entropy:.3f} [{best.lo:.3f}, {best.hi:.3f}]"
