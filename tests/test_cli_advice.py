@@ -204,3 +204,94 @@ def test_an_unknown_constraint_is_refused(run: Run, table: str) -> None:
     code, _, err = run("recommend", table, "max_speed=3")
     assert code == 2
     assert "max_latency_ms" in err
+
+
+# --- design -------------------------------------------------------------------------------------
+
+DEFAULT = str(Path(__file__).parent.parent / "results" / "default")
+
+
+def test_the_default_study_cannot_tell_the_best_ratio(run: Run) -> None:
+    found = document(run, "design", "--runs", DEFAULT, "--where", "method!=embedding")
+    assert "the best ratio of token" in [each["what"] for each in found["cannot"]]
+    assert found["parameters"]["kappa_token"]["identified"] is False
+    assert found["better"]["parameters"]["kappa_token"]["identified"] is True
+    assert found["better"]["flops"] <= found["flops"]
+
+
+def test_a_guess_and_the_noise_move_what_is_expected(run: Run) -> None:
+    asked = ("design", "--runs", DEFAULT, "--where", "method=scratch", "law=chinchilla")
+    usual = document(run, *asked)["parameters"]["alpha"]
+    other = document(run, *asked, "alpha=0.5")["parameters"]["alpha"]
+    assert (usual["value"], other["value"]) == (0.35, 0.5)
+    loud = document(run, *asked, "trunk_noise=0.008", "run_noise=0.004")["parameters"]["alpha"]
+    widths = [each["hi"] - each["lo"] for each in (usual, loud)]
+    assert widths[1] == pytest.approx(2 * widths[0], rel=0.1)
+
+
+def test_a_dry_runs_document_is_a_proposal(run: Run, tmp_path: Path) -> None:
+    rows = [
+        {"run_id": f"{n}-{d}", "method": "scratch", "n_params": n, "n_tokens": d, "trunk": f"{n}"}
+        for n in (10**6, 10**7, 10**8)
+        for d in (10**8, 10**9, 10**10)
+    ]
+    path = tmp_path / "dry.json"
+    path.write_text(json.dumps({"schema": 1, "kdlaws": "0", "runs": rows}))
+    found = document(run, "design", "--runs", str(path), "law=chinchilla", "plan_flops=1e19")
+    assert (found["n_trunks"], found["n_runs"]) == (3, 9)
+
+
+def test_pilots_are_told_which_runs_to_add(run: Run, saved: str) -> None:
+    found = document(run, "design", saved, "flops=1e18", "plan_flops=1e20", "most=3")
+    assert 0 < found["shrinks_by"] < 1
+    assert found["flops"] <= 1e18
+    assert 0 < len(found["together"]) <= 3
+    code, out, _ = run("design", saved, "flops=1e18", "plan_flops=1e20")
+    assert code == 0
+    assert "narrower" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "give a FIT of pilots, or --runs"),
+        ([PAPER, "flops=1e20"], "fit runs of your own"),
+        (["--runs", DEFAULT, "gamma=3"], "gamma"),
+        (["--runs", "nowhere"], "nowhere"),
+        (["--runs", DEFAULT, "law=busbridge"], "no design is known"),
+    ],
+)
+def test_a_design_that_cannot_be_is_told_so(run: Run, arguments: list[str], told: str) -> None:
+    code, out, err = run("design", *arguments)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_pilots_must_say_what_the_runs_may_cost(run: Run, saved: str) -> None:
+    code, _, err = run("design", saved)
+    assert code == 2
+    assert "give flops=..." in err
+
+
+# --- claims -------------------------------------------------------------------------------------
+
+
+def test_the_claims_of_the_default_study(run: Run) -> None:
+    found = document(run, "claims", DEFAULT)
+    verdicts = {each["id"]: each for each in found["verdicts"]}
+    assert list(verdicts) == [f"H{k}" for k in range(1, 9)]
+    assert verdicts["H4"]["verdict"] == "contradicted"
+    assert all(each["would_settle"] for each in verdicts.values() if each["verdict"][0] == "u")
+    [ratio, *_] = [each for each in verdicts["H3"]["readings"] if each["method"] == "token"]
+    assert (ratio["lo"], ratio["hi"]) == (None, None)
+
+
+def test_guidelines_are_markdown(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("claims", str(tmp_path), "--guidelines")
+    assert (code, out) == (2, "")
+    rows = Path(DEFAULT, "table.csv").read_text().splitlines()
+    few = [rows[0], *(row for row in rows if ",student,causal,scratch," in row)]
+    (tmp_path / "table.csv").write_text("\n".join(few) + "\n")
+    code, out, _ = run("claims", str(tmp_path), "--guidelines")
+    assert code == 0
+    assert "## What is not known" in out

@@ -132,6 +132,31 @@ def test_the_keys_of_a_document_are_those_shown(
     assert backticked(shown[1]) - {"--json"} == set(keys(document)) - {"schema", "kdlaws"}
 
 
+DEFAULT = str(ROOT / "results" / "default")
+PILOTS = f"{DEFAULT}/fits/chinchilla-token.json"
+PLANS = {
+    "plan": ["published:busbridge2025", "flops=1e21", "scenario=both"],
+    "plan by pilots": [PILOTS, "flops=1e12"],
+    "design": ["--runs", DEFAULT, "law=chinchilla", "--where", "method=scratch"],
+    "design by pilots": [PILOTS, "flops=1e12"],
+    "recommend": [DEFAULT, "max_latency_ms=0.5"],
+    "recommend nothing": [DEFAULT, "max_latency_ms=0.001"],
+}
+
+
+@pytest.mark.parametrize("what", PLANS)
+def test_every_key_of_an_answer_is_in_the_page(
+    what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = what.partition(" ")[0]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, *PLANS[what], "--json"])
+    assert ended.value.code == 0
+    document = json.loads(capsys.readouterr().out)
+    told = {"schema", "kdlaws", "value", "lo", "hi", "identified", "code", "message", "remedy"}
+    assert set(keys(document)) <= backticked(SECTIONS[command]) | told
+
+
 # --- messages.md --------------------------------------------------------------------------------
 
 

@@ -75,6 +75,7 @@ def check_commands(resolved: Plan) -> None:
     assert fit["n_runs"] == 4 * 3 * 2
     assert abs(fit["parameters"]["alpha"]["value"] - ALPHA) < 0.1
     check_laws(table, *chosen)
+    check_advice(runs, table)
     assert kdlaws("report", "tiny.yaml")
     page = (resolved.study.folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "tiny" in page
@@ -93,6 +94,23 @@ def check_laws(table: str, *chosen: str) -> None:
     student = ("n_params_non_embedding=546M", "n_tokens=10.92B")
     said = json.loads(kdlaws("predict", "published:busbridge2025", *student, *teacher, "--json"))
     assert round(said["cross_entropy"], 3) == 2.424
+
+
+def check_advice(runs: str, table: str) -> None:
+    """A plan, a design before and after pilots, a recommendation, the claims."""
+    where = ("--where", "role=student,method=scratch")
+    kdlaws("fit", table, "--law", "chinchilla", *where, "--out", "pilots.json")
+    plan = json.loads(kdlaws("plan", "pilots.json", "flops=1e14", "--json"))
+    assert plan["best"]["n_tokens"] > 0
+    assert plan["break_even"]["reason"] == "the plan has no teacher"
+    design = json.loads(kdlaws("design", "--runs", runs, "--json"))
+    assert any("one teacher only" in each["reason"] for each in design["cannot"])
+    added = json.loads(kdlaws("design", "pilots.json", "flops=1e13", "--json"))
+    assert added["flops"] <= 1e13
+    best = json.loads(kdlaws("recommend", table, "pilots.json", "max_params=200k", "--json"))
+    assert all(row["n_params"] <= 200_000 for row in best["rows"])
+    verdicts = json.loads(kdlaws("claims", runs, "--json"))["verdicts"]
+    assert [each["id"] for each in verdicts] == [f"H{k}" for k in range(1, 9)]
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from kdlaws.advice.captions import counted
 from kdlaws.advice.designing.aim import Aim, aim_of
 from kdlaws.advice.designing.design import OF_THE_TEACHER, lost_ratio
 from kdlaws.advice.designing.design_result import LABELS, ends_text, trunk_lines
@@ -240,7 +241,7 @@ def _lines(found: Suggestion) -> Iterator[str]:
         yield f"  {LABELS[name]:<12} {value:<8} {ends_text(before):<18} {after}"
     n_runs = sum(len(trunk.n_tokens) for trunk in found.together)
     yield (
-        f"make {len(found.together)} trunks, {n_runs} runs, {found.flops:.3g} of "
+        f"make {counted(len(found.together), 'trunk')}, {n_runs} runs, {found.flops:.3g} of "
         f"{found.budget:.3g} FLOPs: {found.shrinks_by:.0%} narrower"
     )
     yield from (f"  {line}" for line in trunk_lines(found.together))
