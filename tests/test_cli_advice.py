@@ -14,6 +14,7 @@ from kdlaws.cli import main
 from kdlaws.laws import fit
 from kdlaws.tables import write_table
 
+DEFAULT = str(Path(__file__).parent.parent / "results" / "default")
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -137,12 +138,56 @@ def test_a_plan_for_people_says_what_to_train(run: Run, saved: str) -> None:
         (["flops=1e21", "teacher=a,b", "teacher_n_params_non_embedding=1B"], "one value for each"),
         (["flops"], "is no name=value"),
         (["flops=1e15"], "buy no student"),
+        (["flops=1e21", "tolerance=-1"], "tolerance: -1 cannot be used"),
+        (["flops=1e21", "flops=1e22"], "flops is given twice"),
+        (["flops=1e400"], "is no budget"),
+        (["hours=3", "flops_per_second=0"], "flops_per_second: 0 cannot be used"),
+        (["flops=1e21", "price_per_hour=-4"], "price_per_hour: -4 cannot be used"),
+        (["flops=1e21", "method=token"], "does not tell methods apart"),
+        (["flops=1e21", "teacher_tokens_per_param=-3"], "tokens_per_param of a teacher"),
+        (["flops=1e21", "teacher_n_params_non_embedding=-1e9"], "n_params of a teacher"),
+        (["flops=1e21", "teacher_cross_entropy=0.5", "scenario=free"], "outside the range"),
+        (
+            ["flops=1e21", "teacher_n_params_non_embedding=1T", "teacher_n_tokens=20T"],
+            "teacher_n_params_non_embedding: 1e+12 is outside the range",
+        ),
+        (
+            [
+                *("flops=1e21", "teacher_n_params_non_embedding=1B", "teacher_n_tokens=20B"),
+                "teacher_tokens_per_param=500",
+            ],
+            "told by its N, or as they are",
+        ),
+        (
+            [
+                *("flops=1e21", "scenario=pretraining"),
+                *("teacher_n_params_non_embedding=3B", "teacher_n_tokens=60B"),
+            ],
+            "the teacher's training and serving take",
+        ),
     ],
 )
 def test_a_plan_that_cannot_be_is_told_so(run: Run, keys: list[str], told: str) -> None:
     code, out, err = run("plan", PAPER, *keys)
     assert (code, out) == (2, "")
     assert told in err
+
+
+def test_another_document_is_no_fit(run: Run, saved: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(document(run, "plan", saved, "flops=1e18")))
+    code, _, err = run("plan", str(path), "flops=1e18")
+    assert code == 2
+    assert "not a fit" in err
+
+
+def test_a_fit_of_distilled_runs_asks_for_the_teacher(run: Run) -> None:
+    fit = f"{DEFAULT}/fits/chinchilla-token.json"
+    alone = document(run, "plan", fit, "flops=1e12")
+    assert "no_teacher_named" in {notice["code"] for notice in alone["warnings"]}
+    assert "not_identified" in {notice["code"] for notice in alone["warnings"]}
+    named = document(run, "plan", fit, "flops=1e12", "teacher_n_params_non_embedding=2.66M")
+    assert "no_teacher_named" not in {notice["code"] for notice in named["warnings"]}
 
 
 def test_a_plan_needs_neither_scipy_nor_pandas(saved: str) -> None:
@@ -208,8 +253,6 @@ def test_an_unknown_constraint_is_refused(run: Run, table: str) -> None:
 
 # --- design -------------------------------------------------------------------------------------
 
-DEFAULT = str(Path(__file__).parent.parent / "results" / "default")
-
 
 def test_the_default_study_cannot_tell_the_best_ratio(run: Run) -> None:
     found = document(run, "design", "--runs", DEFAULT, "--where", "method!=embedding")
@@ -255,7 +298,7 @@ def test_pilots_are_told_which_runs_to_add(run: Run, saved: str) -> None:
     ("arguments", "told"),
     [
         ([], "give a FIT of pilots, or --runs"),
-        ([PAPER, "flops=1e20"], "fit runs of your own"),
+        ([PAPER, "flops=1e20"], "as a guess it serves with --runs"),
         (["--runs", DEFAULT, "gamma=3"], "gamma"),
         (["--runs", "nowhere"], "nowhere"),
         (["--runs", DEFAULT, "law=busbridge"], "no design is known"),

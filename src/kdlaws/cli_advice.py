@@ -1,6 +1,7 @@
 """The commands that use laws: plans, designs, recommendations, claims; ``cli`` registers them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ Scratch = Annotated[str | None, typer.Option(help="A fit of runs without a teach
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Leave the range of a published law.")
 ]
+Columns = Annotated[str, typer.Option("--columns", help="Renames: n_params=N.")]
 Where = Annotated[str, typer.Option("--where", help="Rows: method=token,n_tokens>=1e6.")]
 
 SIZES = {"n_params": "total", "n_params_non_embedding": "non_embedding"}
@@ -163,17 +165,20 @@ def design(
     ] = None,
     where: Where = "",
     n: Annotated[str | None, typer.Option("--n", help="total or non_embedding.")] = None,
+    columns: Columns = "",
     as_json: Json = False,
 ) -> None:
     """Which runs to make: what a proposed study would tell, or which runs to add to pilots."""
-    from kdlaws import laws
-    from kdlaws.advice.planning.plan import one_law
+    from kdlaws import advice, laws
+    from kdlaws.advice.planning.asked import one_law
 
     given = list(arguments or [])
     fit = one_law(laws.load_fit(given.pop(0))) if given and "=" not in given[0] else None
     asked = pairs(given, "design")
     if proposed is not None:
-        show(_proposed(proposed, asked, fit, where, n), as_json)
+        counted = n if n or fit is None else SIZES[fit.n_column]
+        proposal = advice.proposal_of(proposed, n=counted, where=where, columns=columns)
+        show(_proposed(proposal, asked, fit), as_json)
     elif fit is not None:
         show(_suggested(fit, asked), as_json)
     else:
@@ -184,13 +189,12 @@ def design(
         )
 
 
-def _proposed(path: Path, asked: Mapping[str, str], fit: Any, where: str, n: str | None) -> Any:
+def _proposed(proposal: Any, asked: Mapping[str, str], fit: Any) -> Any:
     """What a proposed study would tell; without a fit, other keys are the guess of parameters."""
     from kdlaws import advice
 
     if fit is not None:
         _refuse_unknown(asked, (*DESIGN_KEYS, "law", "about"))
-    proposal = advice.proposal_of(path, n=n or (fit and SIZES[fit.n_column]), where=where)
     settings = _design_settings(asked, dearest=float(proposal.flops.max()))
     if "law" in asked or fit is not None:
         settings["law"] = asked.get("law") or fit.law
@@ -238,7 +242,7 @@ def recommend(
         typer.Argument(metavar="[FIT] KEY=VALUE...", help="A fit, then constraints."),
     ] = None,
     where: Where = "",
-    columns: Annotated[str, typer.Option("--columns", help="Renames: n_params=N.")] = "",
+    columns: Columns = "",
     as_json: Json = False,
 ) -> None:
     """The best models under constraints, measured and, with a fit, predicted."""
@@ -271,6 +275,6 @@ def claims(
         return
     told = advice.guidelines(found)
     if as_json:
-        print_json({"guidelines": [each.to_dict() for each in told]})
+        print_json({"guidelines": [asdict(each) for each in told]})
     else:
         print(to_markdown(told), end="")

@@ -82,5 +82,7 @@ def pairs(parts: Sequence[str], where: str) -> dict[str, str]:
         if not name or not text:
             what, remedy = f"{part!r} is no name=value", "write for example E=1.6, or n_tokens=2B"
             raise InputError(what, where=where, remedy=remedy)
+        if name in found:
+            raise InputError(f"{name} is given twice", where=where, remedy="give it once")
         found[name] = text
     return found

@@ -73,7 +73,8 @@ class LawInput:
     Numbers are float64, text is an array of str. ``n_column`` names the N in use; ``trunk`` the
     unit of resampling of each run, or None where every run stands alone. ``source`` is the table's
     file and its SHA-256. ``dropped`` has readable lines for the ``n_dropped`` rows that were left
-    out; ``notices``, each (code, message, remedy), what the fit has to warn of.
+    out; ``notices``, each (code, message, remedy), what the fit has to warn of. ``method`` is that
+    of all runs, None where they have several or do not say.
     """
 
     columns: Mapping[str, Cells]
@@ -83,13 +84,14 @@ class LawInput:
     dropped: tuple[str, ...]
     n_dropped: int
     notices: tuple[tuple[str, str, str], ...]
+    method: str | None = None
 
     def arguments(self) -> dict[str, Any]:
         """What fitting takes beside the columns and the notices, by name."""
         return {
             "n_column": self.n_column,
             "trunk": self.trunk,
-            "source": self.source,
+            "source": {**self.source, "method": self.method},
             "n_dropped": self.n_dropped,
         }
 
@@ -244,7 +246,9 @@ def law_columns(
     n_dropped = len(table.frame) + len(table.dropped) - len(frame)
     notices = () if "method" in columns else _notices(frame)
     trunk = _trunks(frame, n_column)
-    return LawInput(columns, n_column, trunk, table.source, dropped, n_dropped, notices)
+    told = set(_kinds(frame, "method")) - {""}
+    method = told.pop() if len(told) == 1 else None
+    return LawInput(columns, n_column, trunk, table.source, dropped, n_dropped, notices, method)
 
 
 def _without_failures(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

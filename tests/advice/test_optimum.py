@@ -70,8 +70,19 @@ def test_many_surfaces_are_followed_to_their_own_lowest_points() -> None:
         return np.log(1 + np.einsum("spi,ij,spj->sp", away, TWIST, away))
 
     begin = np.repeat(AT[None], 50, axis=0)
-    found = follow(surfaces, begin, LO, HI, np.arange(3))
+    found, settled = follow(surfaces, begin, LO, HI, np.arange(3))
+    assert settled.all()
     np.testing.assert_allclose(found, goals, atol=1e-5)
+
+
+def test_a_surface_without_values_is_not_settled() -> None:
+    def surfaces(z: Floats) -> Floats:
+        values = (z[..., 0] - np.array([[1.0], [2.0]])) ** 2
+        return np.where(np.array([[True], [False]]), values, np.nan)
+
+    found, settled = follow(surfaces, np.zeros((2, 1)), LO[:1], HI[:1], np.arange(1))
+    assert settled.tolist() == [True, False]
+    np.testing.assert_allclose(found[0], [1.0], atol=1e-6)
 
 
 def test_the_lowest_point_moves_as_calculus_says() -> None:

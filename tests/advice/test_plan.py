@@ -205,6 +205,76 @@ def test_the_best_of_listed_teachers_is_chosen_and_the_others_are_alternatives()
     assert None in named  # training directly
 
 
+BUSBRIDGE = published("busbridge2025")
+TEACHERS = [
+    TeacherOption(n_params=n, n_tokens=20 * n, name=name)
+    for name, n in (("small", 1e9), ("large", 1e10))
+]
+
+
+def test_the_frontier_is_the_plan_of_each_budget() -> None:
+    """Also where another teacher is best: small ones leave more of a small budget."""
+    found = plan(BUSBRIDGE, 3e21, scenario="both", teachers=TEACHERS)
+    names = set()
+    for stop in found.frontier:
+        there = plan(BUSBRIDGE, stop.flops, scenario="both", teachers=TEACHERS)
+        assert stop.cross_entropy == pytest.approx(there.best.cross_entropy, rel=1e-9)
+        assert (stop.teacher, stop.n_tokens) == (there.best.teacher, there.best.n_tokens)
+        assert stop.direct_cross_entropy == pytest.approx(there.comparison.direct_cross_entropy)
+        names.add(stop.teacher)
+    assert names == {"small", "large"}
+    losses = [stop.cross_entropy for stop in found.frontier]
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("k", [1.0, 20.0])
+def test_the_students_that_pay_are_counted_inside_the_range_of_the_law(k: float) -> None:
+    """By hand, at the planned N and budget, no run longer than the law knows."""
+    n, flops, longest = 5e8, 3e21, 5.12e11
+    teacher = TeacherOption(n_params=3e9, n_tokens=5.12e11)
+    found = plan(BUSBRIDGE, flops, teachers=[teacher], n_params=n, n_students=k)
+    forward = BUSBRIDGE.forward_flops
+    assert forward is not None
+    of_student, of_teacher = float(forward(n)), float(forward(3e9))
+
+    def ahead(students: float) -> bool:
+        tokens = min(flops / (3 * of_student + of_teacher / students), longest)
+        alone = {"n_params_non_embedding": n, "n_tokens": min(flops / 3 / of_student, longest)}
+        taught = {
+            **{"n_params_non_embedding": n, "n_tokens": tokens},
+            **{"teacher_n_params_non_embedding": 3e9, "teacher_n_tokens": 5.12e11},
+        }
+        return bool(BUSBRIDGE.predict(taught) <= BUSBRIDGE.predict(alone))
+
+    pays = found.break_even.n_students
+    if pays is None:
+        assert not ahead(1e6)
+    else:
+        assert ahead(pays * (1 + 1e-6))
+        assert pays == 1 or not ahead(pays * (1 - 1e-6))
+
+
+def test_a_pinned_student_is_compared_with_one_of_its_size() -> None:
+    found = plan(BUSBRIDGE, 3e20, teachers=TEACHERS, n_params=1e9, scenario="free")
+    against = found.comparison
+    assert against.direct_cross_entropy == pytest.approx(against.same_size_cross_entropy)
+    [direct] = [each for each in found.alternatives if each.teacher is None]
+    assert direct.n_params_non_embedding == pytest.approx(1e9)
+    assert against.direct_flops is not None
+    forward = BUSBRIDGE.forward_flops
+    assert forward is not None
+    tokens = against.direct_flops / 3 / float(forward(1e9))
+    alone = BUSBRIDGE.predict({"n_params_non_embedding": 1e9, "n_tokens": tokens})
+    assert float(alone) == pytest.approx(found.best.cross_entropy, rel=1e-6)
+
+
+def test_teachers_that_are_too_dear_are_named() -> None:
+    found = plan(BUSBRIDGE, 4e19, teachers=TEACHERS, n_params=1e9)
+    assert found.best.teacher == "small"
+    [notice] = [each for each in found.warnings if each.code == "teachers_left_out"]
+    assert "large" in notice.message
+
+
 # --- finite corpora -----------------------------------------------------------------------------
 
 
@@ -232,6 +302,21 @@ def test_a_small_corpus_wants_the_smaller_student_that_a_plain_search_finds() ->
     assert found.best.cross_entropy == pytest.approx(best, abs=1e-5)
     unlimited = plan(law, flops, extrapolate=True)
     assert unlimited.best.cross_entropy < found.best.cross_entropy
+
+
+@pytest.mark.parametrize("n", [None, 1e9])
+def test_more_text_is_never_worse(n: float | None) -> None:
+    """A teacher's reading is paid by the text, so a student need not use all of it."""
+    teacher = [TeacherOption(n_params=7e9, n_tokens=1.4e11)]
+    found = [
+        plan(BUSBRIDGE, 2.88e21, teachers=teacher, n_params=n, n_unique_tokens=unique).best
+        for unique in (5e9, 1e10, 2e10, 5e10, 1e11, 1e12)
+    ]
+    losses = [best.cross_entropy for best in found]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == pytest.approx(losses[-2], abs=1e-6)  # more than enough
+    assert found[0].n_unique_tokens == pytest.approx(5e9)
+    assert 1e10 < found[-1].n_unique_tokens < found[-1].n_tokens
 
 
 def test_a_law_of_one_pass_borrows_the_worth_of_repeats_and_says_so() -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from kdlaws.advice.choosing.candidates import Row
 from kdlaws.advice.choosing.constraints import Constraints
 from kdlaws.advice.choosing.recommend import Recommendation, recommend
+from kdlaws.advice.choosing.untrained import N_SIZES
 from kdlaws.errors import InputError, TableError
 from kdlaws.laws import Fit, Mixture, Parameter, find, published
 from kdlaws.laws.newrun import NewRun
@@ -369,7 +370,7 @@ def test_predicted_rows_are_the_law_and_the_power_laws_of_the_costs() -> None:
     found = answer(LADDER, PLAIN)
     rows = by_n(found)
     sizes = np.array(list(rows), dtype=float)
-    assert len(rows) == 15  # three even steps are within 5 % of a measured N
+    assert len(rows) == N_SIZES  # three even steps are within 5 % of a measured N
     assert (sizes.min(), sizes.max()) == (5e5, 6e7)
     assert {1e6, 4e6, 3e7} <= set(rows)
     for n, row in rows.items():
@@ -496,7 +497,7 @@ def test_a_joint_law_has_rows_for_each_method_with_the_teacher_of_most_students(
     found = answer(TAUGHT, JOINT)
     for method in ("scratch", "token"):
         rows = [row for row in found.rows if row.kind != "measured" and row.method == method]
-        assert len(rows) == 15
+        assert len(rows) == N_SIZES
         for row in rows:
             assert row.n_params is not None
             expected = spec(method, row.n_params, 1e8, 1e8)
@@ -504,7 +505,7 @@ def test_a_joint_law_has_rows_for_each_method_with_the_teacher_of_most_students(
             assert row.teacher == (None if method == "scratch" else "big")
     alone = answer(TAUGHT, JOINT, method="token")
     assert {row.method for row in alone.rows} == {"token"}
-    assert len(alone.rows) == 3 + 15
+    assert len(alone.rows) == 3 + N_SIZES
 
 
 def test_the_teacher_of_a_distilled_student_is_in_its_budget() -> None:
@@ -619,7 +620,7 @@ def test_a_ranking_within_its_intervals_is_called_uncertain() -> None:
 def test_a_prediction_before_what_was_measured_is_told() -> None:
     found = answer(LADDER, PLAIN)
     [notice] = [each for each in found.warnings if each.code == "predicted_first"]
-    assert notice.message.endswith("the best that was is n1e+06, rank 16")
+    assert notice.message.endswith("the best that was is n1e+06, rank 41")
     none = answer(LADDER, PLAIN, max_perplexity=1000)
     [notice] = [each for each in none.warnings if each.code == "predicted_first"]
     assert notice.message == "none of these models was trained"

@@ -52,11 +52,12 @@ def build_report(folder: Path, *, bootstrap: int = 400, seed: int = 0) -> Path:
         (figure, drawing.inline(figure, drawing.save(figure, folder / "report" / "figures")))
         for figure in describe(evidence)
     ]
-    advice = Advice(judge(Grounds.of(evidence)), study_plans(evidence))
+    plans, without = study_plans(evidence)
+    advice = Advice(judge(Grounds.of(evidence)), plans)
     page = folder / "report" / "index.html"
     advice.claims.save(page.with_name("claims.json"))
     write_text(page.with_name("guidelines.md"), to_markdown(advice.guidelines))
-    write_text(page, _page(evidence, figures, failures, advice))
+    write_text(page, _page(evidence, figures, failures | without, advice))
     return page
 
 
@@ -86,7 +87,7 @@ def _fit_all(
             fits[name] = _fit(evidence, law, method, bootstrap, seed)
             fits[name].save(path)
         except InputError as error:
-            failures[name] = str(error)
+            failures[f"{name} not fitted"] = str(error)
             path.unlink(missing_ok=True)
     return fits, failures
 
@@ -149,7 +150,7 @@ def _warnings(evidence: Evidence, failures: Mapping[str, str]) -> Iterator[tuple
     if doubt:
         yield doubt
     for name, reason in failures.items():
-        yield f"{name} not fitted", reason
+        yield name, reason
     shared: dict[tuple[str, str], list[str]] = {}
     for name, each in evidence.fits.items():
         for notice in each.warnings:

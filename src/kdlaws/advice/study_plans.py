@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from kdlaws.advice.evidence import Evidence, done, one_pass
 from kdlaws.advice.grids import Cell, Table
@@ -53,31 +54,36 @@ class StudyPlan:
         return f"For {budget}, {model}{against}{beyond}."
 
 
-def study_plans(evidence: Evidence) -> list[StudyPlan]:
-    """By ``LAW`` as fitted to each method, none where there is no such fit or no plan."""
-    return [each for method in evidence.methods for each in _of_method(evidence, method)]
+def study_plans(evidence: Evidence) -> tuple[list[StudyPlan], dict[str, str]]:
+    """By ``LAW`` as fitted to each method; and for each plan that there is none of, the reason."""
+    plans: list[StudyPlan] = []
+    reasons: dict[str, str] = {}
+    for method, times, scenario in _asked(evidence):
+        try:
+            plans.append(_plan(evidence, method, times, scenario))
+        except InputError as error:
+            reasons[f"no plan by {LAW}-{method}, {PAID[scenario]}"] = str(error)
+    return plans, reasons
 
 
-def _of_method(evidence: Evidence, method: str) -> Iterator[StudyPlan]:
-    fit, scratch = evidence.fit(LAW, method), evidence.fit(LAW, "scratch")
-    teacher = None if method == "scratch" else evidence.main_teacher
-    dearest = _dearest(evidence, method)
-    if fit is None or not dearest or (teacher is None and method != "scratch"):
-        return
-    scenarios: Sequence[Scenario] = ("free", "inference") if teacher else ("free",)
-    for times in TIMES:
-        for scenario in scenarios:
-            try:
-                found = plan(
-                    fit,
-                    dearest * times,
-                    scenario=scenario,
-                    teachers=[_option(evidence, teacher, fit.n_column)] if teacher else [],
-                    scratch=scratch if teacher else None,
-                )
-            except InputError:  # a teacher of unknown size costs nobody knows what
-                continue
-            yield StudyPlan(method, teacher, found)
+def _asked(evidence: Evidence) -> Iterator[tuple[str, float, Scenario]]:
+    for method in evidence.methods:
+        taught = method != "scratch"
+        knows = evidence.fit(LAW, method) and _dearest(evidence, method)
+        if knows and (evidence.main_teacher or not taught):
+            scenarios: tuple[Scenario, ...] = ("free", "inference") if taught else ("free",)
+            yield from ((method, t, s) for t, s in product(TIMES, scenarios))
+
+
+def _plan(evidence: Evidence, method: str, times: float, scenario: Scenario) -> StudyPlan:
+    fit, teacher = evidence.fit(LAW, method), evidence.main_teacher
+    assert fit is not None
+    budget = times * _dearest(evidence, method)
+    if method == "scratch" or teacher is None:
+        return StudyPlan(method, None, plan(fit, budget, scenario=scenario))
+    options, scratch = [_option(evidence, teacher, fit.n_column)], evidence.fit(LAW, "scratch")
+    found = plan(fit, budget, scenario=scenario, teachers=options, scratch=scratch)
+    return StudyPlan(method, teacher, found)
 
 
 def _dearest(evidence: Evidence, method: str) -> float:
@@ -132,7 +138,7 @@ def _row(each: StudyPlan) -> list[Cell]:
 def _with_ends(value: float | None, found: Plan, name: str) -> str:
     """``35k [6k, 196k]``; an open interval where the runs bound neither end, or at a corner."""
     shown = "?" if value is None else human(value)
-    if found.corner and name.partition("_")[0] in found.corner:
+    if name in found.at_ends:
         return f"{shown} (at the end of its range)"
     lo, hi = (found.interval or {}).get(name, (None, None))
     ends = [("open" if end is None else human(end)) for end in (lo, hi)]

@@ -32,6 +32,9 @@ from kdlaws.laws.solve import Problem, Solution
 from kdlaws.laws.uncertainty import linear
 from kdlaws.laws.whiten import Whitening
 
+AT_BOUND = 1e-6  # from a bound: where a fit stands that touches it
+BEYOND_BOUND = 1.0  # of the coordinate: a fit of other runs had another box
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -145,7 +148,7 @@ def expected(
     v = at.of(_u(law, guess, pins))
     runs = replace(runs, cross_entropy=_on_the_law(at, v, runs))
     at = coordinates(law, runs.x, float(np.median(runs.cross_entropy)), pins)
-    _check_inside(at, v)
+    v = _inside(at, v)
     variances = noise.variances
     problem = Problem(at, runs.x, runs.log_y, np.inf, Whitening(runs.cluster, variances.ratio))
     exact = Solution(v[None], np.zeros(1), np.zeros(1))
@@ -195,9 +198,10 @@ def _on_the_law(at: Coordinates, v: FloatArray, runs: Runs) -> FloatArray:
     return cross_entropy
 
 
-def _check_inside(at: Coordinates, v: FloatArray) -> None:
-    """InputError for a guess that no fit would end at."""
-    out = np.flatnonzero((v <= at.lower) | (v >= at.upper))
+def _inside(at: Coordinates, v: FloatArray) -> FloatArray:
+    """What a fit ends at where the guess is at its bound; InputError for one that is far beyond."""
+    inside = np.clip(v, at.lower + AT_BOUND, at.upper - AT_BOUND)
+    out = np.flatnonzero(np.abs(inside - v) > BEYOND_BOUND)
     if len(out):
         names = ", ".join(at.law.parameters[at.free[k]] for k in out)
         raise InputError(
@@ -205,6 +209,7 @@ def _check_inside(at: Coordinates, v: FloatArray) -> None:
             where=f"law {at.law.name}",
             remedy="give values of the size that runs like these have",
         )
+    return inside
 
 
 def _domain(law: Law, runs: Runs, n_column: str) -> dict[str, tuple[float, float]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kdlaws.errors import InputError
+from kdlaws.errors import ArtefactError, InputError
 from kdlaws.laws import artefact
 from kdlaws.laws.columns import N_COLUMNS
 from kdlaws.laws.law import METHOD, SCRATCH
@@ -84,6 +84,12 @@ def load_fit(reference: str) -> Fit | Mixture:
             remedy=f"give what `kdlaws fit --out` wrote, or {PREFIX}NAME: {', '.join(NAMES)}",
         )
     content = artefact.read(reference, "fit")
+    if not {"parameters", "weights"} & content.keys():
+        raise ArtefactError(
+            f"a document of kdlaws, and not a fit: it has {', '.join(list(content)[2:6])}",
+            where=reference,
+            remedy="give what `kdlaws fit --out` or `kdlaws compare --out` wrote",
+        )
     return Mixture.load(reference) if "weights" in content else Fit.load(reference)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kdlaws.advice.contrasts import SeedNoise
 from kdlaws.errors import TableError
+from kdlaws.exports import rename_hint
 from kdlaws.laws.columns import N_COLUMNS
 from kdlaws.laws.law import D, U
 from kdlaws.laws.uncertainty import student
@@ -113,9 +114,12 @@ def read_models(runs: str | Path | LoadedTable) -> "DataFrame":
     where = table.source["file"] or ""
     if "cross_entropy" not in table.frame:
         raise TableError(
-            "the table has no column cross_entropy", where=where, remedy="run evaluate first"
+            "the table has no column cross_entropy",
+            where=where,
+            remedy=f"{rename_hint(table.frame, ['cross_entropy'])}; of a study, run evaluate first",
         )
     frame = _typed(table.frame)
+    _refuse_losses(table.frame["cross_entropy"], frame, where)
     _refuse_to_mix(frame[frame["role"] != "teacher"], where)
     return frame.assign(**_costs(frame), flops=_flops(frame))
 
@@ -152,6 +156,19 @@ def _flops(frame: "DataFrame") -> "Series[float]":
     inference = frame["teacher_inference_flops"]
     inference = inference.where(inference.notna() | frame["teacher"].notna(), 0.0)
     return (frame["student_flops"] + inference).fillna(frame["flops"])
+
+
+def _refuse_losses(told: "Series[Any]", frame: "DataFrame", where: str) -> None:
+    """Cells that are no cross-entropy: text, or numbers that no model has."""
+    known = told.notna()
+    wrong = frame.index[known & ~(frame["cross_entropy"] > 0)]
+    if len(wrong):
+        row = wrong[0]
+        raise TableError(
+            f"{frame.loc[row, 'run_id']}: cross_entropy is {told.loc[row]!r}, which no model has",
+            where=where,
+            remedy="correct it, or leave it empty",
+        )
 
 
 def _refuse_to_mix(students: "DataFrame", where: str) -> None:

@@ -168,6 +168,11 @@ def nearest(rows: Sequence[Row], limits: Mapping[str, float]) -> Nearest | None:
 
 def _miss(row: Row, rows: Iterable[Row], limits: Mapping[str, float], name: str) -> Miss:
     others = {other: limit for other, limit in limits.items() if other != name}
-    admitted = [(*values(each, [name]), each.name) for each in rows if meets(each, others)]
     [value], limit = values(row, [name]), limits[name]
-    return Miss(value, limit, value / limit, *min(admitted, default=(None, None)))
+    admitted = [
+        (*values(each, [name]), each.cross_entropy, each.name)
+        for each in rows
+        if meets(each, others)
+    ]
+    relaxed, _, admits = min(admitted, default=(None, None, None))
+    return Miss(value, limit, value / limit, relaxed, admits)

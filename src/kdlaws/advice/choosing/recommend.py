@@ -112,7 +112,8 @@ def recommend(
         untrained, notices = predicted(models, fit, constraints.method, constraints.max_flops)
         rows += untrained
         notices += _of_other_text(fit)
-    rows = [row for row in rows if constraints.method in (None, row.method)]
+    if constraints.method is not None:  # a teacher's own training is nobody's method
+        rows = [r for r in rows if r.method == constraints.method and r.role != "teacher"]
     check(rows, constraints.limits)
     known = [row for row in rows if None not in values(row, constraints.limits)]
     best, cost = _ranked([row for row in known if meets(row, constraints.limits)])

@@ -24,7 +24,7 @@ from kdlaws.quantities import human
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-N_SIZES = 15  # predicted between half the smallest student and twice the largest ...
+N_SIZES = 40  # predicted between half the smallest student and twice the largest ...
 NEAR = 0.05  # ... unless as near as this share to a measured one, which is predicted, too
 _FILLED = frozenset({N, D, U, METHOD, L_T, TEACHER_N})  # what a recommendation can give a law
 
@@ -95,7 +95,7 @@ def _check_reads(fit: Fit | Mixture) -> None:
 
 def _sizes(students: "DataFrame", n_column: str) -> Floats:
     """The measured ones, and even steps of the logarithm where none of these is near."""
-    measured = students[n_column].dropna().unique().astype(np.float64)
+    measured = _apart(students[n_column].dropna().unique().astype(np.float64))
     if not len(measured):
         raise TableError(
             f"the fit reads {n_column}, and no student has it",
@@ -106,6 +106,15 @@ def _sizes(students: "DataFrame", n_column: str) -> Floats:
     distance = np.abs(np.log(even[:, None] / measured)).min(axis=1)
     sizes: Floats = np.sort(np.concatenate([even[distance > NEAR], measured]))
     return sizes
+
+
+def _apart(sizes: Floats) -> Floats:
+    """Ascending, without those as near as ``NEAR`` to a smaller one."""
+    kept: list[float] = []
+    for size in np.sort(sizes):
+        if not kept or np.log(size / kept[-1]) > NEAR:
+            kept.append(float(size))
+    return np.array(kept)
 
 
 def interpolated(n: ArrayLike, of_n: "Series[float]", values: "Series[float]") -> Floats:
@@ -148,7 +157,7 @@ def _tokens(fit: Fit | Mixture, flops_per_token: Floats, max_flops: float | None
 def _recipes(
     models: "DataFrame", fit: Fit | Mixture, method: str | None
 ) -> tuple[list[Recipe], list[Notice]]:
-    own = methods_of(fit)
+    own = methods_of(fit) or _said_by(fit)
     table = sorted(models.loc[models["role"] != "teacher", "method"].dropna().unique())
     wanted = [each for each in own or _labels(fit, method, table) if method in (None, each)]
     notices = []
@@ -158,6 +167,12 @@ def _recipes(
     if not own and not _reads_teacher(fit) and len(table) > 1:
         notices.append(_of_unknown_method(method))
     return [_recipe(models, fit, each) for each in wanted], notices
+
+
+def _said_by(fit: Fit | Mixture) -> list[str]:
+    """The method of the runs behind a law that tells none apart, where they had only one."""
+    told = {str(part.inputs.get("method") or "") for part in parts_of(fit)} - {""}
+    return sorted(told) if len(told) == 1 and not _reads_teacher(fit) else []
 
 
 def _of_unknown_method(method: str | None) -> Notice:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdlaws.advice.designing.learning import deviations, refits
+from kdlaws.advice.planning.asked import teacher_options
 from kdlaws.advice.planning.certainty import Ends, optimum_slopes, quantities, quantity_names
 from kdlaws.advice.planning.costs import Costs, Floats, Scenario
 from kdlaws.advice.planning.optimum import follow, free_axes, lowest
-from kdlaws.advice.planning.plan import teacher_options
 from kdlaws.advice.planning.space import Space
 from kdlaws.errors import InputError
 from kdlaws.laws import Fit
@@ -63,7 +63,7 @@ def _spread(space: Space, z: Floats, names: list[str], u: Floats) -> Floats:
     """Of the optima of refits: their quantities' deviations ``[names, refits]``."""
     at = np.repeat(z[None], len(u), axis=0)
     free = free_axes(z, *space.box)
-    optima = follow(lambda points: space.log_losses(points, u), at, *space.box, free)
+    optima, _ = follow(lambda points: space.log_losses(points, u), at, *space.box, free)
     return deviations(quantities(space, names)(optima).T)
 
 

@@ -84,7 +84,7 @@ def known(fit: Fit) -> Floats:
         raise InputError(
             f"{fit.law} says nothing of how sure its parameters are together",
             where="fit",
-            remedy="fit runs of your own, or take it as the guess of a design: kdlaws design",
+            remedy="fit more runs of your own; as a guess it serves with --runs, a proposed study",
         )
     if isinstance(fit.uncertainty, Linear):
         return fit.uncertainty.covariance

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kdlaws.advice.designing.proposal import THE_SAME, ProposedTrunk
-from kdlaws.advice.planning.plan import TOKENS_PER_PARAM
+from kdlaws.advice.planning.asked import TOKENS_PER_PARAM
 from kdlaws.laws import Fit
 from kdlaws.laws.law import L_T, SCRATCH, TEACHER_N, D
 

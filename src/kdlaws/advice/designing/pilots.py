@@ -22,10 +22,12 @@ from kdlaws.errors import InputError
 from kdlaws.laws import Fit, Mixture, artefact
 from kdlaws.laws.cost import TWO_N
 from kdlaws.laws.expected import Noise
+from kdlaws.laws.law import U
 from kdlaws.laws.uncertainty import Linear, student
 from kdlaws.quantities import human
 
 SHOWN = 20  # candidates in a suggestion
+LITTLE = 0.05  # narrower: less is not worth a run
 DEAR = 8  # candidates, dear and telling, that a set may begin with
 MOST = 12  # trunks of a set, unless asked for more
 LEAST_RUN = 1e-6  # of the deviation that the fit found: it has none of zero
@@ -95,8 +97,17 @@ def suggest(
     Raises InputError for a fit without uncertainty, a plan that has nothing to choose, or where no
     candidate fits in the budget.
     """
+    if most < 1 or not budget > 0:
+        where, value = ("most", most) if most < 1 else ("flops", budget)
+        raise InputError(f"{value:g} cannot be used", where=where, remedy="give more than 0")
     planned = plan(fit, plan_budget, scenario=scenario, method=method)
     assert isinstance(fit, Fit)  # a plan refuses all else
+    if U in fit.form.reads:
+        raise InputError(
+            f"which runs a fit of {fit.law} lacks is not known",
+            where="fit",
+            remedy="fit chinchilla or spec_additive to runs that read their text once",
+        )
     covariance, method = known(fit), planned.best.method
     aim = aim_of(fit, plan_budget, scenario, method)
     if aim is None:
@@ -240,6 +251,12 @@ def _lines(found: Suggestion) -> Iterator[str]:
         value, after = human(found.plan[name]), ends_text(found.interval_after[name])
         yield f"  {LABELS[name]:<12} {value:<8} {ends_text(before):<18} {after}"
     n_runs = sum(len(trunk.n_tokens) for trunk in found.together)
+    if found.shrinks_by < LITTLE:
+        yield (
+            f"nothing that {found.budget:.3g} FLOPs pay for makes it {LITTLE:.0%} narrower: give "
+            "more, or ask for a plan nearer to the runs"
+        )
+        return
     yield (
         f"make {counted(len(found.together), 'trunk')}, {n_runs} runs, {found.flops:.3g} of "
         f"{found.budget:.3g} FLOPs: {found.shrinks_by:.0%} narrower"

@@ -113,17 +113,19 @@ def _known(values: Iterable[float | None]) -> Floats:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def proposal_of(path: str | Path, *, n: str | None = None, where: str = "") -> Proposal:
+def proposal_of(
+    path: str | Path, *, n: str | None = None, where: str = "", columns: str = ""
+) -> Proposal:
     """The students of a study's folder, of any run table, or of what a dry run prints as JSON.
 
     A folder is read by its table.csv, else its plan.json. ``cross_entropy`` is not needed. Runs on
     clean text that is read once, as a fit of them would use them: rows that it leaves out, such as
-    undertrained ones, are listed in ``dropped``. ``n`` (total, non_embedding) and ``where`` are as
-    of ``kdlaws fit``.
+    undertrained ones, are listed in ``dropped``. ``n`` (total, non_embedding), ``where`` and
+    ``columns`` (renames) are as of ``kdlaws fit``.
 
     Raises TableError where the file holds no runs, or a trunk's runs are of several kinds.
     """
-    table = _table(Path(path))
+    table = _table(Path(path), columns)
     if where:
         table = select(table, where)
     table = LoadedTable(_students(table), table.source, table.dropped)
@@ -131,13 +133,13 @@ def proposal_of(path: str | Path, *, n: str | None = None, where: str = "") -> P
     return Proposal(tuple(_trunks(found)), found.n_column, _forward(found), found.dropped)
 
 
-def _table(path: Path) -> LoadedTable:
+def _table(path: Path, columns: str) -> LoadedTable:
     if path.is_dir():
         there = [path / name for name in (TABLE, PLAN) if (path / name).exists()]
         path = there[0] if there else path
     rows = _planned(path) if path.suffix == ".json" else None
     if rows is None:
-        return read_table(path)
+        return read_table(path, columns=columns)
     import pandas as pd
 
     frame = pd.DataFrame(rows, dtype=object)

@@ -1,6 +1,6 @@
 """What surrounds the best point of a space: the model there, the valley, other budgets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import exp
 
@@ -15,8 +15,9 @@ from kdlaws.quantities import human
 
 DECADES = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # of the budget, along the frontier
 SIZES, REACH = 481, np.log(50.0)  # points along N in a valley; how far its other axes are searched
+HALVINGS = 9  # of a grid's step, at the end of a valley
 WIDEST = 10.0  # of an interval's end over the other: beyond it nothing is known of the loss
-OTHERS = {2: 41, 3: 15}  # points on these
+OTHERS = {2: 41, 3: 15, 4: 9}  # points on these
 
 
 def student(space: Space, z: Floats) -> Student:
@@ -33,6 +34,7 @@ def student(space: Space, z: Floats) -> Student:
         n_params=n["n_params"],
         n_params_non_embedding=n["n_params_non_embedding"],
         n_tokens=float(models.n_tokens[0]),
+        n_unique_tokens=float(models.n_unique_tokens[0]),
         method=space.method,
         teacher=_name(space, models.teacher_n_params),
         teacher_n_params=teacher_n["n_params"],
@@ -74,20 +76,25 @@ def of_the_run(spent: Mapping[str, float]) -> float:
     return spent["student_training"] + spent["teacher_inference"]
 
 
-def corner(space: Space, z: Floats) -> str | None:
-    """What is at an end of its range."""
-    lo, hi = space.box
-    ends = []
+def at_ends(space: Space, z: Floats) -> dict[str, str]:
+    """What is at an end of its range, and at which."""
+    (lo, hi), ends = space.box, {}
     for k in np.flatnonzero(~interior(z, lo, hi)) if len(z) else ():
-        end = "lower" if z[k] - lo[k] < hi[k] - z[k] else "upper"
-        ends.append(f"{space.axes[k]} at the {end} end of its range")
-    models = space.models(z[None])
-    if at_fewest_tokens(space, z):
-        ends.append("n_tokens at the lower end of its range")
-    if models.is_limited[0]:
+        ends[space.axes[k]] = "lower" if z[k] - lo[k] < hi[k] - z[k] else "upper"
+    if space.models(z[None]).is_limited[0]:
+        ends["n_tokens"] = "upper"
+    elif at_fewest_tokens(space, z):
+        ends["n_tokens"] = "lower"
+    return ends
+
+
+def corner(space: Space, z: Floats) -> str | None:
+    """The same for people."""
+    parts = [f"{name} at the {end} end of its range" for name, end in at_ends(space, z).items()]
+    if space.models(z[None]).is_limited[0]:
         left = 1 - sum(space.spent(z).values()) / space.budget
-        ends.append(f"n_tokens at the upper end of its range ({left:.0%} of the budget is left)")
-    return "; ".join(ends) or None
+        parts[-1] += f" ({left:.0%} of the budget is left)"
+    return "; ".join(parts) or None
 
 
 def at_fewest_tokens(space: Space, z: Floats) -> bool:
@@ -107,24 +114,39 @@ def valley(space: Space, z: Floats, tolerance: float) -> Valley | None:
         for k in range(1, len(z))
     ]
     losses = np.exp(space.log_loss(grid([sizes, *others]))).reshape(SIZES, -1).min(axis=1)
-    least = exp(float(space.log_loss(z[None])[0]))
+    allowed = exp(float(space.log_loss(z[None])[0])) + tolerance
     ends = [
-        exp(_reach(sizes[side], losses[side], (float(z[0]), least), least + tolerance))
+        exp(_end(space, _bracket(sizes[side], losses[side], float(z[0]), allowed), allowed))
         for side in (np.flatnonzero(sizes < z[0])[::-1], np.flatnonzero(sizes > z[0]))
     ]
     tokens = [_pinned(space, n).n_tokens for n in ends]
     return Valley(tolerance, (ends[0], ends[1]), (min(tokens), max(tokens)))
 
 
-def _reach(sizes: Floats, losses: Floats, begin: tuple[float, float], allowed: float) -> float:
-    """How far along ``sizes`` the loss stays within what is allowed; ``begin`` is (size, loss)."""
-    last, last_loss = begin
+def _bracket(
+    sizes: Floats, losses: Floats, begin: float, allowed: float
+) -> tuple[float, float | None]:
+    """The last of ``sizes`` within what is allowed, and the first beyond; None at the end."""
+    last = begin
     for size, loss in zip(map(float, sizes), map(float, losses), strict=True):
         if not loss <= allowed:
-            share = (allowed - last_loss) / (loss - last_loss)  # 0 where no model is allowed
-            return last + share * (size - last)
-        last, last_loss = size, loss
-    return last
+            return last, size
+        last = size
+    return last, None
+
+
+def _end(space: Space, bracket: tuple[float, float | None], allowed: float) -> float:
+    """Where between two log sizes the best loss is what is allowed; the grid knew it roughly."""
+    inner, outer = bracket
+    if outer is None:
+        return inner
+    for _ in range(HALVINGS):
+        middle = (inner + outer) / 2
+        pinned = replace(space, n_params=exp(middle))
+        at = lowest(pinned.log_loss, *pinned.box)
+        within = at is not None and exp(float(pinned.log_loss(at[None])[0])) <= allowed
+        inner, outer = (middle, outer) if within else (inner, middle)
+    return inner
 
 
 def smallest(space: Space, flat: Valley) -> Student:
@@ -139,27 +161,39 @@ def _pinned(space: Space, n_params: float) -> Student:
     return student(pinned, at)
 
 
-def frontier(space: Space, direct: Space | None) -> list[Stop]:
-    stops = []
-    for decade in DECADES:
-        there = space.at_budget(space.budget * 10**decade)
-        z = lowest(there.log_loss, *there.box)
-        if z is None:
-            continue
-        models = there.models(z[None])
-        stops.append(
-            Stop(
-                flops=there.budget,
-                n_params=float(models.n_params[0]),
-                n_tokens=float(models.n_tokens[0]),
-                teacher_n_params=first(models.teacher_n_params),
-                cross_entropy=exp(float(there.log_loss(z[None])[0])),
-                direct_cross_entropy=_best_loss(direct and direct.at_budget(there.budget)),
-            )
-        )
-    return stops
+def paid_beforehand(space: Space) -> float:
+    """FLOPs of the teacher's training and of serving, at the least of all that may be chosen."""
+    z = np.atleast_2d(space.box[0])
+    models = space.models(z)
+    teacher = space.teacher_cost(models.teacher_n_params, models.teacher_n_tokens)
+    spent = space.costs.spent(models.n_params, 0.0, teacher)
+    return float(np.ravel(spent["teacher_training"] + spent["serving"])[0])
 
 
-def _best_loss(space: Space | None) -> float | None:
-    z = None if space is None else lowest(space.log_loss, *space.box)
-    return None if space is None or z is None else exp(float(space.log_loss(z[None])[0]))
+def best_of(spaces: Sequence[Space]) -> list[tuple[Space, Floats]]:
+    """The best point of each space that has any, the lowest cross-entropy first."""
+    found = [(each, z) for each in spaces if (z := lowest(each.log_loss, *each.box)) is not None]
+    return sorted(found, key=lambda pair: float(pair[0].log_loss(pair[1][None])[0]))
+
+
+def frontier(spaces: Sequence[Space], direct: Space | None) -> Iterator[Stop]:
+    """The best of all teachers and methods at budgets around the one that is asked for."""
+    for flops in (spaces[0].budget * 10**decade for decade in DECADES):
+        found = best_of([each.at_budget(flops) for each in spaces])
+        if found:
+            alone = best_of([direct.at_budget(flops)] if direct else [])
+            yield _stop(*found[0], student(*alone[0]).cross_entropy if alone else None)
+
+
+def _stop(space: Space, z: Floats, direct_cross_entropy: float | None) -> Stop:
+    models, best = space.models(z[None]), student(space, z)
+    return Stop(
+        flops=space.budget,
+        n_params=float(models.n_params[0]),
+        n_tokens=best.n_tokens,
+        method=best.method,
+        teacher=best.teacher,
+        teacher_n_params=first(models.teacher_n_params),
+        cross_entropy=best.cross_entropy,
+        direct_cross_entropy=direct_cross_entropy,
+    )

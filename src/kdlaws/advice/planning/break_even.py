@@ -84,9 +84,9 @@ def compare_with_direct(space: Space, z: Floats, direct: Space | None) -> Compar
 
 def cheapest(direct: Space, cross_entropy: float) -> float | None:
     """FLOPs of the cheapest student without a teacher that reaches it; None where none does."""
-    lo, hi = direct.box
-    sizes = np.linspace(lo[0], hi[0], POINTS)
-    costs = direct.costs
+    costs, pinned = direct.costs, direct.n_params
+    lo, hi = direct.box if pinned is None else (np.log([pinned]), np.log([pinned]))
+    sizes = np.linspace(lo[0], hi[0], POINTS if pinned is None else 1)
 
     def flops(log_n: Floats) -> Floats:
         n = np.exp(log_n)
@@ -96,26 +96,26 @@ def cheapest(direct: Space, cross_entropy: float) -> float | None:
     amounts = flops(sizes)
     if not np.isfinite(amounts).any():
         return None
+    if pinned is not None:
+        return float(amounts[0])
     at = lowest(lambda z: np.log(flops(z[:, 0])), sizes[:1], sizes[-1:])
     assert at is not None
     return float(flops(at)[0])
 
 
 def _tokens_for(direct: Space, n: Floats, cross_entropy: float) -> Floats:
-    """Tokens with which each N reaches it, by halving; inf where it does not."""
+    """Tokens with which each N reaches it, by halving, no fewer than the range has; inf: never."""
     low, high = (np.full(len(n), np.log(end)) for end in _token_range(direct))
     goal = np.log(cross_entropy)
 
     def is_above(log_tokens: Floats) -> NDArray[np.bool_]:
         return np.asarray(_direct_loss(direct, n, np.exp(log_tokens)) > goal)
 
-    never, at_once = is_above(high), ~is_above(low)
+    never = is_above(high)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         above = is_above(middle)
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    if direct.stays_inside:  # shorter runs would be cheaper, and are outside the range
-        never = never | at_once
     return np.where(never, np.inf, np.exp(high))
 
 
@@ -125,7 +125,8 @@ def _token_range(space: Space) -> tuple[float, float]:
 
 
 def _direct_loss(direct: Space, n: Floats, tokens: Floats) -> Floats:
-    models = Models(n, tokens, None, None, np.ones(len(n), bool), np.zeros(len(n), bool))
+    unique = np.minimum(tokens, direct.costs.n_unique_tokens)
+    models = Models(n, tokens, unique, None, None, np.ones(len(n), bool), np.zeros(len(n), bool))
     loss: Floats = np.log(direct.fit.predict(direct.columns(models)))
     return loss
 
@@ -176,8 +177,14 @@ def _ahead(space: Space, direct: Space, models: Models) -> Callable[[Floats], Fl
 def _cost(space: Space, models: Models, tokens: Floats) -> Floats:
     """FLOPs of distilling on so many tokens, serving left out: it is the same for both."""
     teacher = space.teacher_cost(_one(models.teacher_n_params), _one(models.teacher_n_tokens))
-    spent = space.costs.spent(models.n_params[0], tokens, teacher)
+    spent = space.costs.spent(models.n_params[0], tokens, teacher, _text(space, models))
     return np.asarray(sum(part for name, part in spent.items() if name != "serving"))
+
+
+def _text(space: Space, models: Models) -> float:
+    """Tokens of text that the planned student uses, or all."""
+    is_chosen = "n_unique_tokens" in space.axes
+    return float(models.n_unique_tokens[0]) if is_chosen else space.costs.n_unique_tokens
 
 
 def _one(values: Floats | None) -> float | None:
@@ -196,7 +203,8 @@ def _distilled_loss(space: Space, models: Models, tokens: Floats) -> Floats:
         None if part is None else part[0] * ones
         for part in (models.teacher_n_params, models.teacher_n_tokens)
     )
-    there = Models(models.n_params[0] * ones, tokens, teacher_n, teacher_tokens, ones > 0, ones < 0)
+    n, unique = models.n_params[0] * ones, np.minimum(tokens, _text(space, models))
+    there = Models(n, tokens, unique, teacher_n, teacher_tokens, ones > 0, ones < 0)
     loss: Floats = np.log(space.fit.predict(space.columns(there)))
     return loss
 
@@ -222,6 +230,12 @@ def _crossing(ahead: Callable[[Floats], Floats], tokens: Floats) -> tuple[float 
     return float(np.exp(low)), f"distilling is ahead with {side} tokens"
 
 
+def _afforded(space: Space, tokens: Floats) -> Floats | None:
+    """The tokens of one student, at most as many as are allowed; None for too few."""
+    fewest, most = space.token_range
+    return np.minimum(np.atleast_1d(tokens), most) if float(np.ravel(tokens)[0]) >= fewest else None
+
+
 def _students(space: Space, direct: Space, models: Models) -> tuple[float | None, str]:
     """How many must share the teacher at the planned budget, and why there is no number."""
     if not (space.costs.pays_inference or space.costs.pays_training):
@@ -231,10 +245,11 @@ def _students(space: Space, direct: Space, models: Models) -> tuple[float | None
         shared = replace(space, costs=replace(space.costs, n_students=n_students))
         teacher = shared.teacher_cost(_one(models.teacher_n_params), _one(models.teacher_n_tokens))
         n = models.n_params[:1]
-        tokens = np.atleast_1d(shared.costs.tokens(space.budget, n, teacher))
-        if not tokens[0] > 0:
-            return -np.inf
-        instead = np.atleast_1d(direct.costs.tokens(space.budget, n, NO_TEACHER))
+        text = _text(space, models)
+        tokens = _afforded(shared, shared.costs.tokens(space.budget, n, teacher, text))
+        instead = _afforded(direct, direct.costs.tokens(space.budget, n, NO_TEACHER))
+        if tokens is None or instead is None:
+            return -np.inf if tokens is None else np.inf
         gain = _direct_loss(direct, n, instead) - _distilled_loss(shared, models, tokens)
         return float(gain[0])
 

@@ -6,7 +6,7 @@ serving, as Sardana et al. 2024, arXiv:2401.00448, add it). F is the forward pas
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -32,6 +32,14 @@ class Rate:
     flops_per_second: float | None = None
     price_per_hour: float | None = None
     price_per_gigabyte: float | None = None
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if value is not None and not 0 < value < np.inf:
+                raise InputError(
+                    f"{value:g} cannot be used", where=entry.name, remedy="give more than 0"
+                )
 
     def hours(self, flops: float) -> float | None:
         return None if self.flops_per_second is None else flops / self.flops_per_second / 3600
@@ -63,7 +71,8 @@ def measured_rate(runs: Path) -> float:
     """
     from kdlaws.tables import read_table
 
-    frame = read_table(runs).frame
+    table = runs / "table.csv"
+    frame = read_table(table if table.is_file() else runs).frame
     names = ("student_flops", "wall_s", "teacher_outputs")
     flops, seconds, outputs = (frame.get(name) for name in names)
     if flops is None or seconds is None:
@@ -101,7 +110,7 @@ def budget_flops(
     if not unit:
         needs = "flops_per_second" + (" and price_per_hour" if name == "money" else "")
         raise InputError(f"{name} need a rate", where=name, remedy=f"give {needs}")
-    if not value > 0:
+    if not 0 < value < np.inf:
         raise InputError(f"{value:g} is no budget", where=name, remedy="give more than nothing")
     return value / unit
 
@@ -131,11 +140,20 @@ class Costs:
                 where="scenario",
                 remedy=f"one of {', '.join(SCENARIOS)}",
             )
-        _check(self.serve_tokens >= 0, "serve_tokens", self.serve_tokens, "0 or more")
-        _check(self.n_students >= 1, "n_students", self.n_students, "1 or more")
+        _check(0 <= self.serve_tokens < np.inf, "serve_tokens", self.serve_tokens, "0 or more")
+        _check(1 <= self.n_students < np.inf, "n_students", self.n_students, "1 or more")
         _check(self.n_unique_tokens > 0, "n_unique_tokens", self.n_unique_tokens, "more than 0")
         size = self.cache_bytes_per_token
         _check(size >= 0, "cache_bytes_per_token", size, "0 or more")
+
+    @property
+    def may_use_less(self) -> bool:
+        """Whether a student may do better on less text: its teacher need not read the rest."""
+        return (
+            bool(np.isfinite(self.n_unique_tokens))
+            and not self.is_online
+            and (self.pays_inference or self.flops_per_gigabyte > 0)
+        )
 
     @property
     def pays_inference(self) -> bool:
@@ -145,22 +163,39 @@ class Costs:
     def pays_training(self) -> bool:
         return self.scenario in ("pretraining", "both")
 
-    def tokens(self, budget: ArrayLike, n: ArrayLike, teacher: "TeacherCost") -> Floats:
-        """Training tokens that the budget leaves a student of ``n``; negative where it is short."""
+    def tokens(
+        self,
+        budget: ArrayLike,
+        n: ArrayLike,
+        teacher: "TeacherCost",
+        unique: ArrayLike | None = None,
+    ) -> Floats:
+        """Training tokens that the budget leaves a student of ``n``; negative where it is short.
+
+        Of the corpus only ``unique`` tokens are used, all of them if None.
+        """
         forward = self.forward(n)
+        corpus = np.asarray(self.n_unique_tokens if unique is None else unique)
         rest = np.asarray(budget) - self._teacher_training(teacher) - forward * self.serve_tokens
         per_token, reading = TRAINING * forward, self._reading(teacher)
         if self.is_online:
             return np.asarray(rest / (per_token + reading))
         # The teacher reads the corpus once; what is repeated costs the student alone.
         once = rest / (per_token + reading)
-        again = (rest - reading * self._corpus) / per_token
-        return np.where(once <= self.n_unique_tokens, once, again)
+        again = (rest - reading * np.where(np.isfinite(corpus), corpus, 0.0)) / per_token
+        return np.where(once <= corpus, once, again)
 
-    def spent(self, n: ArrayLike, n_tokens: ArrayLike, teacher: "TeacherCost") -> dict[str, Floats]:
+    def spent(
+        self,
+        n: ArrayLike,
+        n_tokens: ArrayLike,
+        teacher: "TeacherCost",
+        unique: ArrayLike | None = None,
+    ) -> dict[str, Floats]:
         """FLOPs by bucket; what a student pays of what it shares."""
         forward, tokens = self.forward(n), np.asarray(n_tokens, dtype=np.float64)
-        read = tokens if self.is_online else np.minimum(tokens, self.n_unique_tokens)
+        corpus = np.asarray(self.n_unique_tokens if unique is None else unique)
+        read = tokens if self.is_online else np.minimum(tokens, corpus)
         stored = self._storage if teacher.is_there else 0.0
         parts = (
             TRAINING * forward * tokens,
@@ -171,13 +206,9 @@ class Costs:
         )
         return dict(zip(BUCKETS, map(np.asarray, np.broadcast_arrays(*parts)), strict=True))
 
-    def gigabytes(self, n_tokens: float) -> float:
-        """Stored teacher outputs of a student that trains on ``n_tokens``."""
-        return min(n_tokens, self.n_unique_tokens) * self.cache_bytes_per_token / 1e9
-
-    @property
-    def _corpus(self) -> float:
-        return self.n_unique_tokens if np.isfinite(self.n_unique_tokens) else 0.0
+    def gigabytes(self, n_unique_tokens: float) -> float:
+        """Stored teacher outputs for so many tokens of text."""
+        return n_unique_tokens * self.cache_bytes_per_token / 1e9
 
     @property
     def _storage(self) -> float:

@@ -1,4 +1,4 @@
-"""The lowest point of a surface in up to three dimensions, to 1e-8, and how it moves.
+"""The lowest point of a surface in up to four dimensions, to 1e-8, and how it moves.
 
 A grid that zooms in finds it wherever it is; Newton's steps on differences of high order then place
 it far more exactly than the surface's own rounding would let a comparison of values do.
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Surface = Callable[[Floats], Floats]  # values [..., points] of points [..., points, dimensions]
 
-GRID = {1: 241, 2: 41, 3: 13}  # points on each axis
+GRID = {1: 241, 2: 41, 3: 13, 4: 9}  # points on each axis
 COARSE, FINE = 1e-3, 1e-7  # half-widths at which zooming ends, with and without Newton's steps
 ROUNDS = 60
 STEP = 0.01  # of differences; their error is of its fourth power
@@ -114,27 +114,30 @@ def _is_bowl(curvature: Floats) -> bool:
 
 def follow(
     surfaces: Surface, at: Floats, lo: Floats, hi: Floats, free: NDArray[np.int64]
-) -> Floats:
+) -> tuple[Floats, NDArray[np.bool_]]:
     """Downhill from ``at`` on each of many surfaces: their lowest points near it ``[surfaces, d]``.
 
     ``surfaces`` gives ``[surfaces, points]`` of ``[surfaces, points, dimensions]``. Newton's steps
     along the curvature's absolute value, which lead downhill from anywhere, at most ``LEAP`` long.
+    Also returns which have settled ``[surfaces]``, at a lowest point or at an end of its range.
     """
     found = at.copy()
-    inner_lo, inner_hi = lo + 3 * STEP, hi - 3 * STEP
+    inner_lo, inner_hi = (lo + 3 * STEP)[free], (hi - 3 * STEP)[free]
     for _ in range(FOLLOWED):
         slope, curvature = derivatives(surfaces, found, free)
-        if not np.isfinite(slope).all():
-            slope, curvature = np.nan_to_num(slope), np.nan_to_num(curvature)
+        known = np.isfinite(slope).all(axis=1) & np.isfinite(curvature).all(axis=(1, 2))
+        slope, curvature = np.nan_to_num(slope), np.nan_to_num(curvature)
         values, vectors = np.linalg.eigh(curvature)
-        along = np.einsum("sij,si->sj", vectors, slope) / np.maximum(np.abs(values), 1e-12)
-        step = -np.einsum("sij,sj->si", vectors, along)
+        turned = np.einsum("sij,si->sj", vectors, slope) / np.maximum(np.abs(values), 1e-12)
+        step = -np.einsum("sij,sj->si", vectors, turned)
         length = np.abs(step).max(axis=1, initial=0.0, keepdims=True)
         step = step * np.minimum(1.0, LEAP / np.maximum(length, 1e-300))
-        found[:, free] = np.clip(found[:, free] + step, inner_lo[free], inner_hi[free])
-        if float(length.max(initial=0.0)) < 1e-6:
+        before = found[:, free]
+        found[:, free] = np.clip(before + step, inner_lo, inner_hi)
+        moved = np.abs(found[:, free] - before).max(axis=1, initial=0.0)
+        if float(moved.max(initial=0.0)) < 1e-6:
             break
-    return found
+    return found, known & (moved < 1e-3)
 
 
 def derivatives(surfaces: Surface, at: Floats, free: NDArray[np.int64]) -> tuple[Floats, Floats]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import log10
 
 from kdlaws.advice.planning.break_even import BreakEven, Comparison
 from kdlaws.advice.planning.certainty import Ends
@@ -20,6 +21,7 @@ class Student:
     n_params: float | None
     n_params_non_embedding: float | None
     n_tokens: float
+    n_unique_tokens: float
     method: str | None
     teacher: str | None
     teacher_n_params: float | None
@@ -46,6 +48,8 @@ class Stop:
     flops: float
     n_params: float
     n_tokens: float
+    method: str | None
+    teacher: str | None
     teacher_n_params: float | None
     cross_entropy: float
     direct_cross_entropy: float | None
@@ -55,12 +59,14 @@ class Stop:
 class Plan(artefact.Document):
     """What to train; N is counted as ``n_column`` says, in ``interval`` and ``flat_valley``, too.
 
-    ``corner`` names what is at an end of its range, where the best is no optimum between two ends,
-    and has no interval. ``allocation`` are shares of the budget, ``spent`` FLOPs.
+    ``corner`` says what is at an end of its range, where the best is no optimum between two ends,
+    and has no interval; ``at_ends`` are its names. ``allocation`` are shares of the budget,
+    ``spent`` FLOPs.
     """
 
     best: Student
     corner: str | None
+    at_ends: tuple[str, ...]
     interval: Mapping[str, Ends] | None
     level: float
     flat_valley: Valley | None
@@ -93,7 +99,8 @@ _BUCKETS = {
 
 
 def _lines(plan: Plan) -> Iterator[str]:
-    yield f"for {_budget(plan)}, scenario {plan.scenario}; N = {plan.n_column}"
+    scenario = f", scenario {plan.scenario}" if plan.best.teacher else ""
+    yield f"for {_budget(plan)}{scenario}; N = {plan.n_column}"
     yield f"  train      {described(plan.best)}"
     if plan.corner:
         yield f"  corner     {plan.corner}"
@@ -105,21 +112,25 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield f"  or         {described(other)}"
     yield from _frontier(plan)
     if plan.cache_gigabytes is not None:
-        yield f"  storage    {plan.cache_gigabytes:.3g} GB of teacher outputs"
+        yield f"  storage    {human(plan.cache_gigabytes * 1e9)} bytes of teacher outputs"
     for notice in plan.warnings:
         yield f"{notice.code}: {notice.message}\n    {notice.remedy}"
 
 
 def _budget(plan: Plan) -> str:
     amounts = {"hours": "hours", "money": "in money"}
-    known = [f"{plan.budget[k]:.3g} {unit}" for k, unit in amounts.items() if plan.budget[k]]
+    known = [f"{plan.budget[k]:,.4g} {unit}" for k, unit in amounts.items() if plan.budget[k]]
     return " = ".join([f"{plan.budget['flops']:.3g} FLOPs", *known])
 
 
 def described(student: Student) -> str:
     """``N = 3.41B on 15.5B tokens, teacher of 1.97B on 41.1B: 2.2740 nats``."""
     ends = "" if student.lo is None else f" [{student.lo:.4f}, {student.hi:.4f}]"
-    tokens = f" on {human(student.n_tokens)} tokens"
+    passes = student.n_tokens / student.n_unique_tokens
+    text = (
+        f" ({human(student.n_unique_tokens)} of text, {passes:.3g} times)" if passes > 1.01 else ""
+    )
+    tokens = f" on {human(student.n_tokens)} tokens{text}"
     loss = f"{student.cross_entropy:.4f} nats{ends}"
     if student.teacher is None:
         return f"N = {_known_n(student)}{tokens}, no teacher: {loss}"
@@ -149,6 +160,7 @@ def _sure(plan: Plan) -> Iterator[str]:
 _NAMES = {
     "n_params": "N",
     "n_tokens": "tokens",
+    "n_unique_tokens": "text",
     "teacher_n_params": "teacher's N",
     "teacher_n_tokens": "teacher's tokens",
     "teacher_inference_share": "teacher's reading",
@@ -185,13 +197,20 @@ def _against_direct(plan: Plan) -> Iterator[str]:
     yield f"  break-even {at}{equal.reason}"
 
 
+def _is_decade(flops: float, budget: float | None) -> bool:
+    decades = log10(flops / (budget or flops))
+    return abs(decades - round(decades)) < 0.1
+
+
 def _frontier(plan: Plan) -> Iterator[str]:
     if len(plan.frontier) < 2:
         return
     yield "  frontier   FLOPs      N        tokens   nats" + "     direct" * bool(
         plan.frontier[0].direct_cross_entropy
     )
-    for stop in plan.frontier[::2]:
+    for stop in plan.frontier:
+        if not _is_decade(stop.flops, plan.budget["flops"]):
+            continue
         direct = "" if stop.direct_cross_entropy is None else f"  {stop.direct_cross_entropy:.4f}"
         model = f"{human(stop.n_params):<7}  {human(stop.n_tokens):<7}"
         yield f"             {stop.flops:<9.3g}  {model}  {stop.cross_entropy:.4f}{direct}"

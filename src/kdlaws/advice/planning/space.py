@@ -1,11 +1,11 @@
 """The students that a budget allows: what a search over sizes and teachers moves in.
 
-A point has the logarithm of N, and of the teacher's N and tokens where these are free, in this
-order. The tokens that the student trains on follow from the budget.
+A point has the logarithm of N, of the teacher's N and tokens, and of the text that is used, where
+these are free, in this order. The tokens that the student trains on follow from the budget.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +17,10 @@ from kdlaws.errors import InputError
 from kdlaws.laws import Fit
 from kdlaws.laws.law import L_T, METHOD, SCRATCH, TEACHER_N, D, U
 from kdlaws.laws.surface import log_surface, parameter_slopes
+from kdlaws.quantities import human
 
 WIDE = (1e-4, 1e6)  # of the smallest and the largest model among the runs: where a search ends
+MOST_PASSES = 1e4  # over the text: the least of it that a search may use
 FEWEST_TOKENS = 0.1  # of the shortest run: a search goes no further below
 REPEATS = 15.387756  # R_D* of Muennighoff et al. 2023, 2305.16264, for laws that know no repeats
 WIDEST_TEACHER_TOKENS = (1.0, 1e4)  # per parameter
@@ -40,6 +42,23 @@ class TeacherOption:
     forward: float | None = None
     name: str = ""
 
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if value is not None and entry.name != "name" and not value > 0:
+                raise InputError(
+                    f"{value:g} cannot be used",
+                    where=f"{entry.name} of a teacher",
+                    remedy="give more than 0",
+                )
+
+    @property
+    def label(self) -> str:
+        """The name, or the size."""
+        if self.name or self.n_params is None:
+            return self.name or "teacher"
+        return f"teacher of {human(self.n_params)}"
+
     @property
     def is_free(self) -> bool:
         return self.n_params is None and self.cross_entropy is None
@@ -51,6 +70,7 @@ class Models:
 
     n_params: Floats
     n_tokens: Floats
+    n_unique_tokens: Floats
     teacher_n_params: Floats | None
     teacher_n_tokens: Floats | None
     is_allowed: NDArray[np.bool_]
@@ -82,6 +102,8 @@ class Space:
             free.append("teacher_n_params")
             if self.teacher.tokens_per_param is None and self.teacher.n_tokens is None:
                 free.append("teacher_n_tokens")
+        if self.teacher is not None and self.costs.may_use_less:
+            free.append("n_unique_tokens")
         return tuple(free)
 
     @cached_property
@@ -92,7 +114,9 @@ class Space:
         return lo, hi
 
     def _ends(self, axis: str) -> tuple[float, float]:
-        n_column = self.fit.n_column
+        n_column, corpus = self.fit.n_column, self.costs.n_unique_tokens
+        if axis == "n_unique_tokens":
+            return corpus / MOST_PASSES, corpus
         if axis == "teacher_n_tokens":
             lo, hi = self._ends("teacher_n_params")
             return lo * WIDEST_TEACHER_TOKENS[0], hi * WIDEST_TEACHER_TOKENS[1]
@@ -111,12 +135,14 @@ class Space:
         shape = np.ones(len(z))
         n = columns.get("n_params", shape * (self.n_params or np.nan))
         teacher_n, teacher_tokens = self._teacher(columns, shape)
+        text = columns.get("n_unique_tokens", shape * self.costs.n_unique_tokens)
+        cost = self.teacher_cost(teacher_n, teacher_tokens)
         with np.errstate(invalid="ignore", divide="ignore"):
-            tokens = self.costs.tokens(self.budget, n, self.teacher_cost(teacher_n, teacher_tokens))
-        tokens = np.broadcast_to(tokens, shape.shape)
+            tokens = np.broadcast_to(self.costs.tokens(self.budget, n, cost, text), shape.shape)
         lo, hi = self.token_range
-        allowed, limited = tokens >= lo, tokens > hi
-        return Models(n, np.minimum(tokens, hi), teacher_n, teacher_tokens, allowed, limited)
+        allowed, limited, tokens = tokens >= lo, tokens > hi, np.minimum(tokens, hi)
+        unique = np.minimum(tokens, text)
+        return Models(n, tokens, unique, teacher_n, teacher_tokens, allowed, limited)
 
     @cached_property
     def token_range(self) -> tuple[float, float]:
@@ -160,7 +186,7 @@ class Space:
     def columns(self, models: Models) -> dict[str, Any]:
         """What the fit reads of each model; tokens at least 1, so that all have a logarithm."""
         fit, tokens = self.fit, np.maximum(models.n_tokens, 1.0)
-        unique = np.minimum(tokens, self.costs.n_unique_tokens)
+        unique = np.maximum(models.n_unique_tokens, 1.0)
         columns: dict[str, Any] = {**self.given, fit.n_column: models.n_params}
         if U in fit.form.reads:
             columns |= {D: tokens, U: unique}
@@ -190,7 +216,7 @@ class Space:
         """FLOPs of one point ``[axes]`` by bucket."""
         models = self.models(z[None])
         teacher = self.teacher_cost(models.teacher_n_params, models.teacher_n_tokens)
-        spent = self.costs.spent(models.n_params, models.n_tokens, teacher)
+        spent = self.costs.spent(models.n_params, models.n_tokens, teacher, models.n_unique_tokens)
         return {name: float(np.ravel(part)[0]) for name, part in spent.items()}
 
     # --- the surface ----------------------------------------------------------------------------
