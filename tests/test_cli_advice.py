@@ -327,6 +327,8 @@ def test_the_claims_of_the_default_study(run: Run) -> None:
     assert all(each["would_settle"] for each in verdicts.values() if each["verdict"][0] == "u")
     [ratio, *_] = [each for each in verdicts["H3"]["readings"] if each["method"] == "token"]
     assert (ratio["lo"], ratio["hi"]) == (None, None)
+    committed = json.loads(Path(DEFAULT, "claims.json").read_text())
+    assert found["verdicts"] == committed["verdicts"]
 
 
 def test_guidelines_are_markdown(run: Run, tmp_path: Path) -> None:

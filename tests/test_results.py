@@ -68,6 +68,18 @@ def test_every_finding_in_the_readme_is_made_from_the_committed_study() -> None:
     assert told == story(DEFAULT)
 
 
+def test_every_verdict_in_the_readme_is_that_of_the_committed_study() -> None:
+    """In order, with the reason; that these are today's verdicts, test_cli_advice says."""
+    verdicts = read_json(DEFAULT / "claims.json")["verdicts"]
+    readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## What was expected of distillation")[1].split("\n## ")[0]
+    told = [" ".join(bullet.split()) for bullet in section.split("\n- ")[1:]]
+    assert told == [
+        f"**{each['claim'].removesuffix('.')}: {each['verdict']}.** {each['reason']}"
+        for each in verdicts
+    ]
+
+
 def test_the_committed_study_scales() -> None:
     """Slopes in N and D below zero with 95 % intervals; more is nowhere significantly worse."""
     from kdlaws.advice import findings

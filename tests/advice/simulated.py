@@ -46,8 +46,9 @@ class Simulation:
     """L = floor + size (N/middle)^-alpha g(r) (1 + (D_m/D)^beta), nats, and who was run.
 
     ``is_additive``: the data term, size (D_m/D)^beta, stands alone. ``teachers`` are N without
-    embeddings, the first taught three seeds more. Total N has ``embedding`` parameters more, beside
-    a twentieth. Every run has noise of its own and its trunk's. Curated runs from scratch have the
+    embeddings, the first taught three seeds more. Total N has ``embedding`` parameters more: few
+    beside the smallest N, so that both ways to count it obey nearly the same law, or many. Every
+    run has noise of its own and its trunk's. Curated runs from scratch have the
     exponent alpha + ``curated_alpha``. ``price`` scales what the teacher costs. ``change`` makes
     of each row the rows that are written.
     """
@@ -63,7 +64,7 @@ class Simulation:
     scratch_tokens: float = 1e6
     curated_alpha: float | None = None
     is_additive: bool = False
-    embedding: float = 0.0
+    embedding: float = 10.0
     price: float = 1.0
     teacher_tokens: float = 1e7
     noise: float = 0.0005
@@ -82,7 +83,7 @@ class Simulation:
         return self.floor + (size + self.size * data if self.is_additive else size * (1 + data))
 
     def n_params(self, n: float) -> float:
-        return 1.05 * n + self.embedding
+        return n + self.embedding
 
     # --- rows -----------------------------------------------------------------------------------
 

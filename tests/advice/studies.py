@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kdlaws.advice.columns import N
 from kdlaws.advice.evidence import load
-from kdlaws.advice.judging.cheapness import cheapness
-from kdlaws.advice.judging.claims import Claims, judge
-from kdlaws.advice.judging.curated_exponent import curated_exponent
+from kdlaws.advice.judging.claims import TESTS, Claims, judge
 from kdlaws.advice.judging.grounds import Grounds
 from kdlaws.advice.judging.joint import joint
-from kdlaws.advice.judging.parity import parity
-from kdlaws.advice.judging.thrift import thrift
 from kdlaws.advice.judging.verdicts import N_NAMES, Reading, Verdict
 
 from .simulated import SIZES, TOKENS, Gain, Simulation
@@ -38,25 +33,22 @@ THRIFTY = Simulation({"token": only_tokens(1.5e5)}, [1e6], tokens=ALIGNED, price
 
 ONE_TEACHER, STEEP_GAP = "one teacher, a gentle gap", "three teachers, a steep gap"
 SMALL_ONES, EMBEDDINGS = "three teachers, small ones best", "large embeddings"
-# Judged with the joint law, by these ways to count N:
+FAR = TOKENS[::2]  # tokens further apart, for fits of half the time
+GENTLY = Simulation({"token": GENTLE}, [4.6e5], tokens=FAR)
+# Judged with the joint laws by both ways to count N, which say the same but for the last:
 WITH_LAW = {
-    STEEP_GAP: (Simulation({"token": STEEP}, [1e6, 4e5, 4e6]), (N,)),
-    SMALL_ONES: (Simulation({"token": SMALL_TEACHERS}, [2.4e6, 6e5, 1.5e5]), (N,)),
-    ONE_TEACHER: (Simulation({"token": GENTLE}, [4.6e5]), (N,)),
-    EMBEDDINGS: (
-        Simulation({"token": GENTLE}, [4.6e5, 6e6, 6e4], tokens=TOKENS[::2], embedding=4e4),
-        tuple(N_NAMES),
-    ),
+    STEEP_GAP: Simulation({"token": STEEP}, [1e6, 4e5, 4e6], tokens=FAR),
+    SMALL_ONES: Simulation({"token": SMALL_TEACHERS}, [2.4e6, 6e5, 1.5e5], tokens=FAR),
+    ONE_TEACHER: GENTLY,
+    EMBEDDINGS: replace(GENTLY, embedding=4e4),
 }
-BOTH_TEXTS = Simulation(
-    {}, [], sizes=SIZES[:4], tokens=TOKENS[:4], is_additive=True, curated_alpha=0.15
-)
+BOTH_TEXTS = Simulation({}, [], sizes=SIZES[:4], tokens=FAR, is_additive=True, curated_alpha=0.15)
 # What needs none:
 WITHOUT_LAW = {
     "15 % of the tokens": THRIFTY,
     "15 %, a dear teacher": replace(THRIFTY, price=1.0),
     "half of the tokens": Simulation(
-        {"token": only_tokens(5e5)}, [1e6], tokens=DOUBLED, price=1e-5
+        {"token": only_tokens(5e5)}, [1e6], sizes=SIZES[:3], tokens=DOUBLED, price=1e-5
     ),
     "short curves": Simulation(
         {"token": Gain(0.3, 0.1, 2.0, 3e6)}, [2e5], tokens=(1e6, 1.5e6, 2e6, 4e6)
@@ -66,7 +58,7 @@ WITHOUT_LAW = {
     "better text": BOTH_TEXTS,
     "same text": replace(BOTH_TEXTS, curated_alpha=0.0),
 }
-MODEL_FREE = {"H2": cheapness, "H4": thrift, "H5": curated_exponent, "H8": parity}
+TESTED = dict(zip((f"H{k}" for k in range(1, 9)), TESTS, strict=True))
 
 
 def grounds_of(simulation: Simulation, *n_columns: str) -> Grounds:
@@ -77,30 +69,23 @@ def grounds_of(simulation: Simulation, *n_columns: str) -> Grounds:
 
 
 @cache
-def with_law(name: str) -> Grounds:
-    """A study with its joint law."""
-    simulation, n_columns = WITH_LAW[name]
-    return grounds_of(simulation, *n_columns)
+def judged_on(name: str) -> Grounds:
+    """One of the studies, with its joint laws where it is judged with them."""
+    if name in WITHOUT_LAW:
+        return grounds_of(WITHOUT_LAW[name])
+    return grounds_of(WITH_LAW[name], *N_NAMES)
 
 
 @cache
 def judged(name: str) -> Claims:
-    """All claims of a study with a joint law."""
-    return judge(with_law(name))
-
-
-@cache
-def _without_law(name: str) -> Grounds:
-    return grounds_of(WITHOUT_LAW[name])
+    """All claims of a study."""
+    return judge(judged_on(name))
 
 
 @cache
 def verdict_of(claim: str, name: str) -> Verdict:
     """One claim's verdict on a study."""
-    if name in WITHOUT_LAW:
-        return MODEL_FREE[claim](_without_law(name))
-    [found] = [each for each in judged(name).verdicts if each.id == claim]
-    return found
+    return TESTED[claim](judged_on(name))
 
 
 def having(verdict: Verdict, what: str, **about: str) -> list[Reading]:
@@ -112,11 +97,18 @@ def having(verdict: Verdict, what: str, **about: str) -> list[Reading]:
 
 
 def assert_holds(reading: Reading, truth: float, *, within: float) -> None:
-    """The interval contains the truth, and the estimate is near it (relative)."""
+    """The estimate is near the truth (relative), and its interval covers it."""
     assert reading.estimate == pytest.approx(truth, rel=within)
+    assert_covers(reading, truth)
+
+
+def assert_covers(reading: Reading, truth: float) -> None:
+    """The interval, twice as wide, contains the truth.
+
+    One of 90 % misses it once in ten times; widened by half its width on either side, once in a
+    thousand. If it were three times too narrow, it would still miss it once in four.
+    """
     assert reading.lo is not None
     assert reading.hi is not None
-    slack = 2 * (
-        reading.hi - reading.lo
-    )  # 90 % of intervals hold it; nearly all, three times wider
+    slack = (reading.hi - reading.lo) / 2
     assert reading.lo - slack <= truth <= reading.hi + slack

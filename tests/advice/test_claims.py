@@ -1,7 +1,9 @@
 """Each of the eight claims gets each verdict from a simulated study that deserves it."""
 
 import json
+import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from kdlaws.advice.evidence import load
 from kdlaws.advice.judging.cheapness import cheapness
 from kdlaws.advice.judging.claims import claims, judge
 from kdlaws.advice.judging.grounds import Grounds
+from kdlaws.advice.judging.joint import joint
 from kdlaws.advice.judging.parity import parity
 from kdlaws.advice.judging.thrift import thrift
 from kdlaws.errors import TableError
@@ -21,10 +24,12 @@ from .studies import (
     ONE_TEACHER,
     SMALL_ONES,
     STEEP_GAP,
+    TESTED,
     THRIFTY,
     grounds_of,
     having,
     judged,
+    judged_on,
     verdict_of,
 )
 
@@ -40,7 +45,6 @@ CASES = [
     ("H3", STEEP_GAP, "supported"),
     ("H3", SMALL_ONES, "contradicted"),
     ("H3", ONE_TEACHER, "undetermined"),
-    ("H3", EMBEDDINGS, "undetermined"),
     ("H4", "15 % of the tokens", "supported"),
     ("H4", "half of the tokens", "contradicted"),
     ("H4", "short curves", "undetermined"),
@@ -75,12 +79,37 @@ def test_each_claim_gets_each_verdict() -> None:
     }
 
 
+@cache
+def one_way(study: str) -> Grounds:
+    """The study after its table has lost its total N."""
+    both = judged_on(study)
+    frame = both.evidence.runs.assign(n_params=math.nan)
+    evidence = replace(both.evidence, table=replace(both.evidence.table, frame=frame))
+    return Grounds(evidence, {**both.joints, "n_params": joint(evidence, "n_params")})
+
+
+@pytest.mark.parametrize(
+    ("claim", "study"),
+    [("H1", ONE_TEACHER), ("H3", STEEP_GAP), ("H6", STEEP_GAP), ("H7", STEEP_GAP)],
+)
+def test_one_way_to_count_n_is_not_enough(claim: str, study: str) -> None:
+    assert verdict_of(claim, study).verdict != "undetermined"
+    grounds = one_way(study)
+    found = TESTED[claim](grounds)
+    assert found.verdict == "undetermined"
+    total = grounds.joints["n_params"]
+    assert total.fit is None
+    only = f"one way to count N only: by total N there is no joint law ({total.reason})."
+    assert only in found.reason
+    assert "the columns n_params and n_params_non_embedding" in found.would_settle
+
+
 # --- all of them --------------------------------------------------------------------------------
 
 
 def test_without_standard_errors_nothing_is_judged() -> None:
     """One seed everywhere, and no losses by sequence."""
-    grounds = grounds_of(replace(THRIFTY, seeds=1))
+    grounds = grounds_of(replace(THRIFTY, sizes=SIZES[:2], seeds=1))
     for test in (cheapness, thrift, parity):
         found = test(grounds)
         assert found.verdict == "undetermined"
@@ -95,7 +124,7 @@ def test_a_study_from_scratch_alone_is_told_what_it_lacks() -> None:
 
 
 def test_the_document_is_json_and_the_text_is_narrow() -> None:
-    found = judged(ONE_TEACHER)
+    found = judged(SMALL_ONES)
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert list(document)[:2] == ["schema", "kdlaws"]
     assert [each["id"] for each in document["verdicts"]] == [f"H{k}" for k in range(1, 9)]

@@ -77,6 +77,18 @@ def test_nothing_is_interpolated_between_points_two_decades_apart(empty: Evidenc
     assert near.x == pytest.approx(10**3.5)
 
 
+def test_a_curve_is_read_at_its_points_and_between_near_ones() -> None:
+    """Straight in ln x; from 1e5 to 1e8 nothing is between, and the points themselves are."""
+    near, far = curve({1e5: 5.0, 4e5: 4.0}), curve({1e5: 5.0, 1e8: 4.0})
+    [(left, _), (right, _)] = crossings.interpolated(near, 2e5)
+    assert (left, right) == pytest.approx((0.5, 0.5))
+    assert crossings.interpolated(far, 1e6) == []
+    for x, loss in {1e5: 5.0, 1e8: 4.0}.items():
+        [(weight, rows)] = crossings.interpolated(far, x)
+        assert (weight, list(rows["cross_entropy"])) == (1.0, [loss])
+    assert crossings.interpolated(near, 9e4) == crossings.interpolated(near, 5e5) == []
+
+
 def test_the_interval_of_a_crossing_is_that_of_the_loss_over_the_slope(empty: Evidence) -> None:
     """At a point that was measured two runs differ: root 2 of .02 nats, .8 nats a unit of ln x."""
     drawn = curve({each: logarithmic(each) for each in (1e5, 2e5, 4e5)})

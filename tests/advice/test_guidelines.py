@@ -115,5 +115,5 @@ def test_plans_are_told_with_the_compute_and_markdown_has_its_sections(
     assert APlan().sentence in [each.sentence for each in told if each.heading == COMPUTE]
     text = to_markdown(told)
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == list(HEADINGS)
-    assert text.startswith("What these runs carry, and nothing beyond them: simulated: 130 runs")
+    assert text.startswith("What these runs carry, and nothing beyond them: simulated: 78 runs")
     assert all(f"- {each.sentence}\n" in text for each in told)

@@ -241,8 +241,10 @@ def test_the_students_that_pay_are_counted_inside_the_range_of_the_law(k: float)
         tokens = min(flops / (3 * of_student + of_teacher / students), longest)
         alone = {"n_params_non_embedding": n, "n_tokens": min(flops / 3 / of_student, longest)}
         taught = {
-            **{"n_params_non_embedding": n, "n_tokens": tokens},
-            **{"teacher_n_params_non_embedding": 3e9, "teacher_n_tokens": 5.12e11},
+            "n_params_non_embedding": n,
+            "n_tokens": tokens,
+            "teacher_n_params_non_embedding": 3e9,
+            "teacher_n_tokens": 5.12e11,
         }
         return bool(BUSBRIDGE.predict(taught) <= BUSBRIDGE.predict(alone))
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from kdlaws.advice.columns import N
 from kdlaws.advice.contrasts import Estimate, SeedNoise
 from kdlaws.advice.evidence import Evidence
 from kdlaws.advice.judging.collapse import TOO_LARGE, WORSE, Beyond
@@ -17,6 +18,7 @@ from kdlaws.advice.judging.known import Known, shown
 from kdlaws.advice.judging.reach import reached
 from kdlaws.advice.judging.verdicts import (
     Claimed,
+    both_ways,
     by_convention,
     conjunction,
     depends_on_n,
@@ -98,6 +100,16 @@ def test_how_verdicts_combine() -> None:
     assert unopposed("supported", ["undetermined"]) == "supported"
     assert unopposed("supported", ["contradicted"]) == "undetermined"
     assert unopposed("contradicted", ["supported"]) == "undetermined"
+
+
+def test_both_ways_to_count_n_must_speak_and_agree() -> None:
+    total = "n_params"
+    assert both_ways({N: "supported", total: "supported"}) == "supported"
+    assert both_ways({N: "contradicted", total: "contradicted"}) == "contradicted"
+    assert both_ways({N: "supported", total: "contradicted"}) == "undetermined"
+    assert both_ways({N: "supported", total: "undetermined"}) == "undetermined"
+    assert both_ways({N: "supported"}) == "undetermined"
+    assert both_ways({total: "contradicted"}) == "undetermined"
 
 
 def test_a_doubted_reading_keeps_its_numbers_and_judges_nothing() -> None:

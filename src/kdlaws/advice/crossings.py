@@ -179,11 +179,18 @@ def _noise_effect(evidence: Evidence, noisy: "DataFrame") -> NoiseEffect | None:
 
 
 def interpolated(curve: Mapping[float, "DataFrame"], x: float) -> list[Term]:
-    """The curve at ``x``, straight in log x between its points; empty outside them."""
+    """The curve at ``x``: a measured point, or straight in log x between two of them.
+
+    Empty outside the points, and between two that are too far apart. Losses are convex in log D:
+    the straight line lies above them, so that what is held against it looks better than it is.
+    """
+    for at, rows in curve.items():
+        if math.isclose(x, at, rel_tol=1e-9):
+            return [(1.0, rows)]
     for (x0, rows0), (x1, rows1) in pairwise(curve.items()):
-        if x0 * (1 - 1e-9) <= x <= x1 * (1 + 1e-9):
-            share = min(1.0, max(0.0, math.log(x / x0) / math.log(x1 / x0)))
-            return [term for term in ((1 - share, rows0), (share, rows1)) if term[0]]
+        if x0 < x < x1 <= x0 * WIDEST_GAP:
+            share = math.log(x / x0) / math.log(x1 / x0)
+            return [(1 - share, rows0), (share, rows1)]
     return []
 
 

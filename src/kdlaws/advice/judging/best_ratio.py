@@ -11,17 +11,19 @@ from kdlaws.advice.judging.joint import Joint, derived, not_identified, paramete
 from kdlaws.advice.judging.known import Known, sentence, shown
 from kdlaws.advice.judging.verdicts import (
     BOTH_METHODS,
+    BOTH_WAYS,
     LARGER,
     OPPOSITE,
     Claimed,
     Reading,
     Side,
     Verdict,
+    both_ways,
     by_convention,
+    by_n,
     depends_on_n,
     reading,
     sides,
-    unanimous,
     unopposed,
 )
 from kdlaws.laws import Fit
@@ -41,7 +43,7 @@ def best_ratio(grounds: Grounds) -> Verdict:
     fitted = {m: grounds.knowing(m) for m in methods}
     free = {m: [_best(joint, m) for joint in fitted[m]] for m in methods}
     paid = {m: [_planned(grounds, joint, m) for joint in fitted[m]] for m in methods}
-    said = [unopposed(unanimous(sides(free[m])), sides(paid[m])) for m in methods]
+    said = [unopposed(both_ways(by_n(free[m])), sides(paid[m])) for m in methods]
     verdict: Side = unopposed(said[0], said[1:]) if said else "undetermined"
     return Verdict(
         id="H3",
@@ -154,7 +156,8 @@ def _reason(
     beside = (
         f" In the best plan that pays for the teacher's inference it is {best}." if best else ""
     )
-    return f"The best ratio {listed(parts)}.{beside}"
+    text = f"The best ratio {listed(parts)}.{beside}"
+    return f"{text} {grounds.lacking({*by_n(next(iter(free.values())))})}".strip()
 
 
 def _would_settle(
@@ -167,9 +170,11 @@ def _would_settle(
         return sentence(remedies[0])
     if any(map(depends_on_n, free.values())):
         return LARGER
-    verdicts = {m: {unanimous(sides(free[m])), *sides(paid[m])} for m in free}
+    verdicts = {m: {both_ways(by_n(free[m])), *sides(paid[m])} for m in free}
     if any({*OPPOSITE} <= each for each in verdicts.values()):
         return "A claim that says whether the teacher's inference is paid."
+    if any(grounds.lacking({*by_n(each)}) for each in free.values()):
+        return BOTH_WAYS
     return "Teachers on both sides of the best ratio, further apart, with more seeds."
 
 

@@ -27,15 +27,10 @@ from kdlaws.advice.judging.verdicts import (
     unanimous,
     unopposed,
 )
+from kdlaws.advice.judging.words import who_pays
 from kdlaws.advice.planning.costs import SCENARIOS
 
 TIMES = Claimed(5.0, 10.0)
-WORDS = {
-    "free": "with a free teacher",
-    "inference": "with its inference paid",
-    "pretraining": "with its training paid",
-    "both": "with both paid",
-}
 
 
 def cheapness(grounds: Grounds) -> Verdict:
@@ -44,7 +39,7 @@ def cheapness(grounds: Grounds) -> Verdict:
     l is the lowest loss at which both were at their best: no other size stopped short of it at less
     cost, or began below it. If there is none, l is the lowest at which one of them was, and the
     ratio is bounded on one side. All four scenarios must say the same with the teacher paid by one
-    student (k = 1). The same shared by all of the study's students of that teacher, and a second
+    student (k = 1). The same shared by all students that read its stored outputs, and a second
     method, may only object.
     """
     evidence = grounds.evidence
@@ -83,12 +78,14 @@ def _factor(evidence: Evidence, method: str, payer: Payer) -> Reading:
         "unit": "times",
         "method": method,
         "scenario": payer.scenario,
+        "n_students": payer.n_students,
     }
     if not scratch.frontier or not distilled.frontier:
         lacking = method if scratch.frontier else "scratch"
         note = f"no one-pass run of {lacking} has known FLOPs"
         return reading(f"C_scratch/C_{method}", Known(), TIMES, note=note, **about)
     chosen = _chosen(_levels(evidence, scratch, distilled, payer))
+    about["at_cross_entropy"] = chosen.loss
     cells = (rows for each in (scratch, distilled) for rows in each.frontier.values())
     return reading(
         f"C_scratch/C_{method} at {chosen.loss:.3g} nats, k = {payer.n_students}",
@@ -198,14 +195,14 @@ def _costs(method: str, found: Sequence[Reading]) -> str:
 
 def _times(found: Reading) -> str:
     """``6.2 [5.8, 6.7] times with a free teacher (supported, at 3.21 nats)``."""
-    level = found.what.partition(" at ")[2].partition(",")[0]
-    return f"{found.known_text} times {WORDS[found.scenario]} ({found.verdict}, at {level})"
+    said = f"{found.verdict}, at {found.at_cross_entropy:.3g} nats"
+    return f"{found.known_text} times {who_pays(found.scenario)} ({said})"
 
 
 def _unknown(found: Sequence[Reading]) -> str:
     if not found:
         return ""
-    return f"Not known {listed([WORDS[each.scenario] for each in found])}: {found[0].note}."
+    return f"Not known {listed([who_pays(each.scenario) for each in found])}: {found[0].note}."
 
 
 def _would_settle(evidence: Evidence, alone: Mapping[str, list[Reading]]) -> str:

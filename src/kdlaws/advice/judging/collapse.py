@@ -12,6 +12,7 @@ from kdlaws.advice.judging.joint import Joint, joints, parameter
 from kdlaws.advice.judging.known import Known, sentence
 from kdlaws.advice.judging.verdicts import (
     BOTH_METHODS,
+    BOTH_WAYS,
     LARGER,
     N_NAMES,
     OPPOSITE,
@@ -19,9 +20,9 @@ from kdlaws.advice.judging.verdicts import (
     Reading,
     Side,
     Verdict,
+    both_ways,
     extremes,
     reading,
-    unanimous,
     unopposed,
 )
 from kdlaws.quantities import human
@@ -67,7 +68,7 @@ def collapse(grounds: Grounds) -> Verdict:
     """
     evidence = grounds.evidence
     found = {m: _beyond(evidence, grounds.joints, m) for m in evidence.distilled}
-    said = [unanimous(b.side for b in found[m].values()) for m in evidence.distilled]
+    said = [both_ways({n: b.side for n, b in by_n.items()}) for by_n in found.values()]
     verdict: Side = unopposed(said[0], said[1:]) if said else "undetermined"
     return Verdict(
         id="H6",
@@ -112,6 +113,8 @@ def _gains(joint: Joint, method: str) -> Iterator[Reading]:
             quantity="g",
             method=method,
             n_column=n_column,
+            at_n=float(n),
+            at_ratio=float(teacher_n / n),
             runs=joint.rows["run_id"],
         )
         yield joint.trusted(read)
@@ -170,7 +173,8 @@ def _reason(grounds: Grounds, found: Mapping[str, Mapping[str, Beyond]]) -> str:
         return "The study has no distilled runs."
     if not any(found.values()):
         return f"There is no joint law: {grounds.why_not_fitted}."
-    return " ".join(_said(m, list(by_n.values())) for m, by_n in found.items() if by_n)
+    parts = [_said(m, list(by_n.values())) for m, by_n in found.items() if by_n]
+    return " ".join([*parts, grounds.lacking(next(iter(found.values())))]).strip()
 
 
 def _said(method: str, found: Sequence[Beyond]) -> str:
@@ -213,4 +217,6 @@ def _would_settle(found: Mapping[str, Mapping[str, Beyond]]) -> str:
         wanted.append("three teachers, a factor of 8 apart, for the same students")
     if any({*OPPOSITE} <= {b.side for b in by_n.values()} for by_n in found.values()):
         return LARGER
+    if not wanted and any(len(by_n) == 1 for by_n in found.values()):
+        return BOTH_WAYS
     return sentence(listed(wanted) or "more sizes below a twentieth of a teacher, and more seeds")

@@ -12,9 +12,10 @@ from kdlaws.advice.columns import SETTINGS
 from kdlaws.advice.crossings import noise_effects
 from kdlaws.advice.evidence import Evidence, done, one_pass
 from kdlaws.advice.judging.grounds import Grounds
-from kdlaws.advice.judging.joint import N_COLUMNS
+from kdlaws.advice.judging.joint import N_COLUMNS, not_identified, parameter
 from kdlaws.advice.judging.known import LEVEL, Known
 from kdlaws.advice.judging.verdicts import (
+    BOTH_WAYS,
     LARGER,
     Claimed,
     Reading,
@@ -148,10 +149,7 @@ def _law(middle_n: float, middle_d: float) -> Callable[..., Any]:
 
 
 def _improvement(tiers: Tiers) -> Reading:
-    known = Known()
-    if tiers.exponent is not None:
-        found = tiers.exponent.parameters["d"]
-        known = Known(found.value, found.lo, found.hi)
+    known, why = _identified(tiers)
     return reading(
         f"improvement of {tiers.method}'s exponent of N by curation",
         known,
@@ -160,8 +158,18 @@ def _improvement(tiers: Tiers) -> Reading:
         method=tiers.method,
         n_column=tiers.n_column,
         runs=tiers.rows["run_id"],
-        note=tiers.why,
+        note=why,
     )
+
+
+def _identified(tiers: Tiers) -> tuple[Known, str]:
+    """d, and why it is not known: exponents mean nothing where the floor is not known."""
+    fitted = tiers.exponent
+    if fitted is None:
+        return Known(), tiers.why
+    why, _ = not_identified(fitted, "E", "alpha", "d")
+    known = parameter(fitted, "d")
+    return (Known(known.value) if why else known), why
 
 
 def _offset(tiers: Tiers) -> Reading:
@@ -205,9 +213,17 @@ def _reason(found: Mapping[str, list[Reading]], beside: list[Reading]) -> str:
     return f"What curation adds to the exponent of N is {listed(parts)}.{held}"
 
 
+def _is_one_way(readings: list[Reading]) -> bool:
+    """Determined by one way to count N, and not fitted by the other."""
+    is_open = {each.known.is_open for each in readings}
+    return is_open == {True, False} and any(each.estimate is None for each in readings)
+
+
 def _would_settle(found: Mapping[str, list[Reading]]) -> str:
     if any(map(depends_on_n, found.values())):
         return LARGER
+    if any(map(_is_one_way, found.values())):
+        return BOTH_WAYS
     if any(each.estimate is not None for both in found.values() for each in both):
         return "More sizes, further apart, and more seeds on both raw and curated text."
     return (

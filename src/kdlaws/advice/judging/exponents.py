@@ -21,6 +21,7 @@ from kdlaws.advice.judging.joint import (
 from kdlaws.advice.judging.known import Known, sentence, shown
 from kdlaws.advice.judging.verdicts import (
     BOTH_METHODS,
+    BOTH_WAYS,
     LARGER,
     SEEDS,
     About,
@@ -28,13 +29,14 @@ from kdlaws.advice.judging.verdicts import (
     Reading,
     Side,
     Verdict,
+    both_ways,
     by_convention,
+    by_n,
     conjunction,
     depends_on_n,
     doubted,
     reading,
     sides,
-    unanimous,
     unopposed,
 )
 from kdlaws.laws import Fit
@@ -64,7 +66,7 @@ def exponents(grounds: Grounds) -> Verdict:
     taught = {m: _alphas(grounds, m) for m in evidence.distilled}
     less = {m: _degradation(evidence, m) for m in evidence.distilled}
     parts = {m: [scratch, taught[m], [less[m]]] for m in evidence.distilled}
-    said = {m: conjunction(unanimous(sides(part)) for part in each) for m, each in parts.items()}
+    said = {m: _of_parts(*each) for m, each in parts.items()}
     verdict = _overall(list(said.values()))
     return Verdict(
         id="H1",
@@ -82,6 +84,13 @@ def exponents(grounds: Grounds) -> Verdict:
             *_local(grounds),
         ),
     )
+
+
+def _of_parts(
+    scratch: Sequence[Reading], taught: Sequence[Reading], less: Sequence[Reading]
+) -> Side:
+    """Each alpha by both ways to count N; degradation needs no law, and no count."""
+    return conjunction([both_ways(by_n(scratch)), both_ways(by_n(taught)), *sides(less)])
 
 
 def _overall(said: Sequence[Side]) -> Side:
@@ -213,7 +222,11 @@ def _reason(grounds: Grounds, parts: dict[str, list[list[Reading]]], said: dict[
     method, [scratch, taught, [less]] = next(iter(parts.items()))
     others = [f"{m} {side}" for m, side in said.items() if side != said[method]]
     depends = f" By method: {listed([f'{method} {said[method]}', *others])}." if others else ""
-    return f"{_alpha_text(grounds, method, scratch, taught)}; {_loses(method, less)}.{depends}"
+    alphas, loses = _alpha_text(grounds, method, scratch, taught), _loses(method, less)
+    # What decides comes first: a part that is contradicted contradicts the claim.
+    first, second = (loses, alphas) if less.verdict == "contradicted" else (alphas, loses)
+    text = sentence(f"{first}; {second[:1].lower()}{second[1:]}") + depends
+    return f"{text} {grounds.lacking({*by_n(taught)})}".strip()
 
 
 def _alpha_text(
@@ -252,4 +265,6 @@ def _would_settle(grounds: Grounds, parts: dict[str, list[list[Reading]]]) -> st
         return sentence(remedies[0])
     if any(r.note.startswith(BY_LAW) for each in parts.values() for part in each for r in part):
         return "More sizes and token counts, further apart: they tell the two laws apart."
+    if any(grounds.lacking({*by_n(taught)}) for _, taught, _ in parts.values()):
+        return BOTH_WAYS
     return "More seeds, and sizes further apart."

@@ -12,7 +12,7 @@ from kdlaws.advice.planning.costs import Scenario
 from kdlaws.advice.serving import pareto
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 Curve = Mapping[float, "DataFrame"]
 """Cost, ascending -> the runs of that cell, a row a seed."""
@@ -33,20 +33,24 @@ class Payer:
         """Total FLOPs of a cell, the same for its seeds; NaN where a part is not recorded.
 
         The student's own training, and of the teacher what the scenario charges: each run's
-        columns are of that run alone.
+        columns are of that run alone. Of the teacher's inference only stored outputs are shared.
         """
-        paid = {
-            "teacher_inference_flops": self.scenario in ("inference", "both"),
-            "teacher_training_flops": self.scenario in ("pretraining", "both"),
-        }
-        teacher = sum(_mean(rows, name) for name, is_paid in paid.items() if is_paid)
-        return _mean(rows, "student_flops") + teacher / self.n_students
+        total = _mean(rows, "student_flops") + self.fixed(rows)
+        if self.scenario not in ("inference", "both"):
+            return total
+        reads = 1 if is_online(rows).any() else self.n_students
+        return total + _mean(rows, "teacher_inference_flops") / reads
 
     def fixed(self, rows: "DataFrame") -> float:
         """What a cell costs however short its runs: the teacher's training, where it is paid."""
         if self.scenario not in ("pretraining", "both"):
             return 0.0
         return _mean(rows, "teacher_training_flops") / self.n_students
+
+
+def is_online(rows: "DataFrame") -> "Series[bool]":
+    """Which runs had a teacher of their own that read with them, its outputs not stored."""
+    return rows["teacher_outputs"].eq("online")
 
 
 def _mean(rows: "DataFrame", column: str) -> float:
@@ -106,7 +110,16 @@ def by_cost(curve: Mapping[float, "DataFrame"], cost: Cost) -> dict[float, "Data
 
 
 def n_students(evidence: Evidence) -> int:
-    """Students of the main teacher that the study trained, branches counted each."""
+    """Students of the main teacher that read its stored outputs, branches counted each.
+
+    These are outputs on the usual text, of which every fraction is a part: noisy and curated text
+    is other text, and an online teacher stores none.
+    """
     teacher = evidence.main_teacher
     rows = measured(evidence.students)
-    return int(rows["teacher"].eq(teacher.run_id).sum()) if teacher else 0
+    is_curated = rows["quality"].eq("curated")
+    usual_text = rows["noise"].fillna(0).eq(0) & (
+        is_curated == (evidence.usual_quality == "curated")
+    )
+    sharing = rows[usual_text & ~is_online(rows)]
+    return int(sharing["teacher"].eq(teacher.run_id).sum()) if teacher else 0

@@ -13,7 +13,9 @@ from kdlaws.advice.captions import listed
 from kdlaws.advice.judging.claims import Claims, claims
 from kdlaws.advice.judging.known import Known, sentence, shown
 from kdlaws.advice.judging.verdicts import N_NAMES, Reading, Verdict, extremes
+from kdlaws.advice.judging.words import at_equal, who_pays
 from kdlaws.laws.artefact import Document
+from kdlaws.quantities import human
 
 DISTIL, DATA, TEACHER, SIZE, COMPUTE, UNKNOWN = HEADINGS = (
     "Should I distil?",
@@ -32,12 +34,6 @@ QUESTIONS = {
     "H6": "Whether distilling fails below a twentieth of the teacher's size",
     "H7": "Which share of a budget the teacher's inference should take",
     "H8": "Up to how many tokens distilling wins",
-}
-PAID = {
-    "free": "with a free teacher",
-    "inference": "with the teacher's inference paid by one student",
-    "pretraining": "with the teacher's training paid by one student",
-    "both": "with the teacher's training and inference paid by one student",
 }
 
 
@@ -114,7 +110,7 @@ def _gains(verdict: Verdict) -> Iterator[Told]:
         known = each.known
         if known.sign() == 0 and (known.lo is None or known.hi is None):
             continue
-        where = each.what.partition(each.method)[2].strip()
+        where = at_equal(each.quantity, each.scenario)
         yield f"{_level(each)} distilling is {_lead(known)} {where}, {each.note}", [each]
 
 
@@ -129,9 +125,11 @@ def _lead(known: Known) -> str:
 
 
 def _flops(verdict: Verdict) -> Iterator[Told]:
-    alone = [each for each in _settled(verdict, "flops_ratio") if each.what.endswith("k = 1")]
+    alone = [each for each in _settled(verdict, "flops_ratio") if each.n_students == 1]
     for ratios in _groups(alone, lambda each: each.method):
-        times = [f"{r.known_text} times {PAID[r.scenario]} ({_loss_of(r)})" for r in ratios]
+        times = [
+            f"{r.known_text} times {_payer(r)} (at {r.at_cross_entropy:.3g} nats)" for r in ratios
+        ]
         yield (
             f"for equal loss, scratch takes the FLOPs of {_level(ratios[0])} distilling "
             f"{listed(times)}",
@@ -139,24 +137,24 @@ def _flops(verdict: Verdict) -> Iterator[Told]:
         )
 
 
-def _loss_of(found: Reading) -> str:
-    """``at 3.21 nats``."""
-    return f"at {found.what.partition(' at ')[2].partition(',')[0]}"
+def _payer(found: Reading) -> str:
+    paid = who_pays(found.scenario, "the teacher's")
+    return paid if found.scenario == "free" else f"{paid} by one student"
 
 
 def _break_even(verdict: Verdict) -> Iterator[Told]:
     for each in _settled(verdict, "break_even"):
         if each.verdict == "supported" and each.estimate is not None:
             yield (
-                f"{PAID[each.scenario]}, {_level(each)} distilling wins up to {each.known_text} "
+                f"{_payer(each)}, {_level(each)} distilling wins up to {each.known_text} "
                 f"tokens at N = {_size_of(each)}, and training directly wins beyond",
                 [each],
             )
     behind = [r for r in _settled(verdict, "break_even") if r.verdict == "contradicted"]
     for those in _groups(behind, lambda each: (each.method, each.scenario)):
         yield (
-            f"{PAID[those[0].scenario]}, {_level(those[0])} distilling is behind from the fewest "
-            f"tokens at N = {listed(list(map(_size_of, those)))}",
+            f"{_payer(those[0])}, {_level(those[0])} distilling is behind at every measured number "
+            f"of tokens at N = {listed(list(map(_size_of, those)))}",
             those,
         )
 
@@ -218,7 +216,7 @@ def _alphas(verdict: Verdict) -> Iterator[Told]:
 def _collapse(verdict: Verdict) -> Iterator[Told]:
     stems: dict[str, list[Reading]] = {}
     for those in _groups(_settled(verdict, "g"), lambda each: (each.method, each.n_column)):
-        ratios = [each.what.rpartition("a teacher ")[2].partition(" ")[0] for each in those]
+        ratios = [f"{each.at_ratio:.3g}" for each in those]
         stem = (
             f"with teachers {listed(ratios)} times as large, {_level(those[0])} distilling has "
             f"{_range(those)} times scratch's loss above the floor"
@@ -288,7 +286,7 @@ def _level(found: Reading) -> str:
 
 
 def _size_of(found: Reading) -> str:
-    return found.what.rpartition("N = ")[2]
+    return human(found.at_n) if found.at_n is not None else ""
 
 
 def _range(readings: Sequence[Reading]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdlaws.advice.captions import counted, listed
 from kdlaws.advice.contrasts import Estimate, Term, contrast, independent
-from kdlaws.advice.crossings import interpolated
+from kdlaws.advice.crossings import WIDEST_GAP, interpolated
 from kdlaws.advice.evidence import Evidence
 from kdlaws.advice.findings import one_pass_curves, seed_noise
 from kdlaws.advice.judging.frontiers import Curve, Payer, by_cost
@@ -25,6 +25,7 @@ from kdlaws.advice.judging.verdicts import (
     unanimous,
     unopposed,
 )
+from kdlaws.advice.judging.words import who_pays
 from kdlaws.advice.planning.costs import SCENARIOS, Scenario
 from kdlaws.quantities import human
 
@@ -33,12 +34,6 @@ if TYPE_CHECKING:
 
 FEWEST_LEADS = 2
 """A first and a last; with one of them nothing can cross."""
-WORDS: Mapping[Scenario, str] = {
-    "free": "with a free teacher",
-    "inference": "with its inference paid",
-    "pretraining": "with its training paid",
-    "both": "with both paid",
-}
 
 
 @dataclass(frozen=True)
@@ -64,8 +59,7 @@ class Parity:
 
     @property
     def is_the_other_way_round(self) -> bool:
-        """Behind with few tokens, ahead with many."""
-        return bool(self.leads) and self.leads[0].sign < 0 < self.leads[-1].sign
+        return _is_turned(self.leads)
 
 
 def parity(grounds: Grounds) -> Verdict:
@@ -73,10 +67,11 @@ def parity(grounds: Grounds) -> Verdict:
 
     A scenario supports with one size or more where distilling is ahead at the fewest and behind at
     the most tokens, both with confidence, and no size the other way round; it contradicts where
-    distilling is behind at the fewest tokens of every size, or the crossing runs the other way. The
-    student pays alone (k = 1), and scratch gets the same total FLOPs, between its own measured
-    runs. The scenarios that can be read must agree, with and without charge; a second method may
-    only object.
+    distilling is behind with confidence at every measured number of tokens of every size, or the
+    crossing runs the other way. Behind at the fewest alone says nothing of fewer still. The student
+    pays alone (k = 1), and scratch gets the same total FLOPs, between its own measured runs: on a
+    straight line in the logarithm, which lies above a convex curve and so favours distilling. The
+    scenarios that can be read must agree, with and without charge; a second method may only object.
     """
     evidence = grounds.evidence
     found = {m: {s: _sizes(evidence, m, s) for s in SCENARIOS} for m in evidence.distilled}
@@ -148,6 +143,8 @@ def _parity(
         unit="tokens",
         method=method,
         scenario=scenario,
+        at_n=n,
+        n_students=1,
         runs=(run_id for lead in leads for _, rows in lead.terms for run_id in rows["run_id"]),
         note=note,
     )
@@ -176,26 +173,38 @@ def _leads_at(
 def _side(leads: Sequence[Lead]) -> Side:
     if len(leads) < FEWEST_LEADS:
         return "undetermined"
-    first, last = leads[0].sign, leads[-1].sign
-    if first < 0:
-        return "contradicted"
-    return "supported" if first > 0 > last else "undetermined"
+    if leads[0].sign > 0 > leads[-1].sign:
+        return "supported"
+    return "contradicted" if _is_turned(leads) or _all_have(-1, leads) else "undetermined"
+
+
+def _is_turned(leads: Sequence[Lead]) -> bool:
+    """Behind with few tokens, ahead with many."""
+    return bool(leads) and leads[0].sign < 0 < leads[-1].sign
+
+
+def _all_have(sign: int, leads: Sequence[Lead]) -> bool:
+    return all(lead.sign == sign for lead in leads)
 
 
 def _break_even(evidence: Evidence, leads: Sequence[Lead]) -> tuple[Known, str]:
     """The tokens of equal loss, straight in their logarithm, and what was seen."""
     if len(leads) < FEWEST_LEADS:
         return Known(), "not measured at equal cost"
+    fewest, most = leads[0].n_tokens, leads[-1].n_tokens
     for one, two in pairwise(leads):
-        if one.estimate.value > 0 >= two.estimate.value:
-            return _between(evidence, one, two).clipped(
-                leads[0].n_tokens, leads[-1].n_tokens
-            ), "ahead below it, behind above"
-    if leads[-1].estimate.value > 0:
-        bound = Known(lo=leads[-1].n_tokens) if leads[-1].sign > 0 else Known()
-        return bound, "ahead at every measured D" if leads[0].estimate.value > 0 else "ahead late"
-    bound = Known(hi=leads[0].n_tokens) if leads[0].sign < 0 else Known()
-    return bound, "behind at every measured D"
+        if not one.estimate.value > 0 >= two.estimate.value:
+            continue
+        if two.n_tokens > one.n_tokens * WIDEST_GAP:
+            return Known(), f"nothing measured from {human(one.n_tokens)} to {human(two.n_tokens)}"
+        return _between(evidence, one, two).clipped(fewest, most), "ahead below it, behind above"
+    if _is_turned(leads):
+        return Known(), "behind with few tokens, ahead with many"
+    if _all_have(1, leads):
+        return Known(lo=most), "ahead at every measured D"
+    if _all_have(-1, leads):
+        return Known(hi=fewest), "behind at every measured D"
+    return Known(), "not told apart at every measured D"
 
 
 def _between(evidence: Evidence, one: Lead, two: Lead) -> Known:
@@ -220,20 +229,21 @@ def _reason(found: Mapping[str, Mapping[Scenario, Sequence[Parity]]]) -> str:
     seen: dict[str, list[str]] = {}
     for scenario, sizes in by_scenario.items():
         what = _seen(_leads(sizes)) if _leads(sizes) else "not compared, for lack of scratch runs"
-        seen.setdefault(what, []).append(WORDS[scenario])
+        seen.setdefault(what, []).append(who_pays(scenario))
     parts = [f"{listed(scenarios)} it is {what}" for what, scenarios in seen.items()]
-    return f"Of {method}, against scratch: {'; '.join(parts)}."
+    return f"Of {method}, against scratch inside the measured tokens: {'; '.join(parts)}."
 
 
 def _seen(sizes: Sequence[Parity]) -> str:
-    """``ahead at the fewest and behind at the most tokens at 2 of 5 sizes``."""
+    """``ahead up to 1M tokens and behind beyond at 2 of 5 sizes``."""
     total = counted(len(sizes), "size")
     groups = {
         "ahead up to {} and behind beyond": [s for s in sizes if s.reading.verdict == "supported"],
-        "behind from the fewest tokens": [s for s in sizes if s.reading.verdict == "contradicted"],
-        "ahead at every measured D": [
-            s for s in sizes if s.leads[0].sign > 0 and s.leads[-1].sign > 0
+        "behind with few tokens and ahead with many": [
+            s for s in sizes if s.is_the_other_way_round
         ],
+        "behind at every measured D": [s for s in sizes if _all_have(-1, s.leads)],
+        "ahead at every measured D": [s for s in sizes if _all_have(1, s.leads)],
     }
     parts = [
         f"{words.format(_range([s.reading for s in group]))} at {len(group)} of {total}"
@@ -246,7 +256,7 @@ def _seen(sizes: Sequence[Parity]) -> str:
 
 def _range(found: Sequence[Reading]) -> str:
     known = [each for each in found if each.estimate is not None]
-    return f"{' to '.join(extremes(known))} tokens"
+    return f"{' to '.join(extremes(known)) or 'an unknown number of'} tokens"
 
 
 def _would_settle(

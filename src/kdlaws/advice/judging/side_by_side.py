@@ -9,28 +9,25 @@ from kdlaws.advice.findings import gain, seed_noise
 from kdlaws.advice.judging.frontiers import Cost, Payer, Priced, loss_of, seconds
 from kdlaws.advice.judging.known import Known
 from kdlaws.advice.judging.verdicts import About, Reading, reading
+from kdlaws.advice.judging.words import at_equal
 from kdlaws.advice.planning.costs import Scenario
 
 
 def side_by_side(evidence: Evidence, method: str) -> Iterator[Reading]:
     """What the method gains at equal tokens, FLOPs and seconds, nats; told, not judged."""
     yield _at_equal_tokens(evidence, method)
-    charged: tuple[tuple[Scenario, str], ...] = (
-        ("inference", "at equal FLOPs, the teacher's inference counted"),
-        ("both", "with all of the teacher's FLOPs spent on the student"),
-    )
-    for scenario, what in charged:
+    charged: tuple[Scenario, ...] = ("inference", "both")
+    for scenario in charged:
         about: About = {"quantity": "gain_at_equal_flops", "scenario": scenario}
-        yield _at_equal(evidence, method, what, Payer(scenario).flops, about)
-    about = {"quantity": "gain_at_equal_seconds"}
-    yield _at_equal(evidence, method, "at equal seconds of training", seconds, about)
+        yield _at_equal(evidence, method, Payer(scenario).flops, about)
+    yield _at_equal(evidence, method, seconds, {"quantity": "gain_at_equal_seconds"})
 
 
 def _at_equal_tokens(evidence: Evidence, method: str) -> Reading:
     found = gain(evidence, method, evidence.largest_fraction)
     pairs = paired(evidence, method, evidence.largest_fraction)
     return reading(
-        f"scratch minus {method} at equal tokens",
+        f"scratch minus {method} {at_equal('gain_at_equal_tokens')}",
         Known.of(found.mean if found else None),
         quantity="gain_at_equal_tokens",
         unit="nats",
@@ -40,14 +37,15 @@ def _at_equal_tokens(evidence: Evidence, method: str) -> Reading:
     )
 
 
-def _at_equal(evidence: Evidence, method: str, what: str, cost: Cost, about: About) -> Reading:
+def _at_equal(evidence: Evidence, method: str, cost: Cost, about: About) -> Reading:
     """Scratch's best loss minus the method's at the largest cost at which both are at their best.
 
-    Where there is none, at the largest at which one of them is, and bounded on one side.
+    Where there is none, at the largest at which one of them is, and bounded on one side. Both are
+    interpolated along their frontiers, nothing across gaps that are too wide.
     """
     scratch = Priced.of(evidence, "scratch", cost if cost is seconds else Payer("free").flops)
     distilled = Priced.of(evidence, method, cost)
-    what = f"scratch minus {method} {what}"
+    what = f"scratch minus {method} {at_equal(about['quantity'], about.get('scenario', ''))}"
     about = {**about, "unit": "nats", "method": method}
     found = [
         (at, edges)

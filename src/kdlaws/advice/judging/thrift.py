@@ -82,6 +82,7 @@ def _share(
         quantity="token_share",
         unit="share",
         method=method,
+        at_n=n,
         runs=runs,
         note=_note(evidence, longest),
     )

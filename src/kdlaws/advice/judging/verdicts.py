@@ -6,7 +6,7 @@ can be contradicted and never supported.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict, Unpack
 
@@ -44,6 +44,10 @@ class Reading:
     pretraining or both), ``n_column`` how N is counted; each empty where none applies. ``verdict``
     is empty for what is told beside the claim. ``runs`` decided it. A None ``estimate`` with one
     end is a bound.
+
+    Where it was read, None where that does not apply: ``at_cross_entropy`` in nats, ``at_n``
+    parameters of the student (counted as ``n_column``; without embeddings where that is empty), a
+    teacher ``at_ratio`` times as large. ``n_students`` share what the teacher costs.
     """
 
     what: str
@@ -58,6 +62,10 @@ class Reading:
     verdict: Side | Literal[""] = ""
     runs: tuple[str, ...] = ()
     note: str = ""
+    at_cross_entropy: float | None = None
+    at_n: float | None = None
+    at_ratio: float | None = None
+    n_students: int | None = None
 
     @property
     def known(self) -> Known:
@@ -85,6 +93,10 @@ class About(TypedDict, total=False):
     method: str
     scenario: str
     n_column: str
+    at_cross_entropy: float
+    at_n: float
+    at_ratio: float
+    n_students: int
 
 
 def reading(
@@ -167,6 +179,23 @@ LARGER = (
     "Larger students and teachers: where embeddings are a small part of the parameters, both ways "
     "to count N say the same."
 )
+
+
+BOTH_WAYS = (
+    "A law by each way to count N: the columns n_params and n_params_non_embedding, and the "
+    "teacher's, in every row, and runs enough for a fit."
+)
+"""What a study lacks that can be read by one way to count N only."""
+
+
+def both_ways(said: Mapping[str, Side]) -> Side:
+    """What both ways to count N say, by column; undetermined if they differ or one is lacking."""
+    return unanimous(said.values()) if {*said} == {*N_NAMES} else "undetermined"
+
+
+def by_n(readings: Iterable[Reading]) -> dict[str, Side]:
+    """N column -> the verdict, of those readings that are judged."""
+    return {each.n_column: each.verdict for each in readings if each.verdict}
 
 
 def depends_on_n(readings: Iterable[Reading]) -> bool:
