@@ -19,7 +19,7 @@ LAW = "chinchilla"
 TIMES = (0.1, 1.0)
 PAID: dict[Scenario, str] = {
     "free": "a free teacher",
-    "inference": "the teacher's reading paid for by one student",
+    "inference": "the teacher's reading paid",
 }
 
 

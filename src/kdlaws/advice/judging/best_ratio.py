@@ -14,6 +14,7 @@ from kdlaws.advice.judging.verdicts import (
     BOTH_WAYS,
     LARGER,
     OPPOSITE,
+    About,
     Claimed,
     Reading,
     Side,
@@ -62,37 +63,18 @@ def best_ratio(grounds: Grounds) -> Verdict:
 
 def _planned(grounds: Grounds, joint: Joint, method: str) -> Reading:
     found = grounds.plans[method, joint.n_column]
-    read = reading(
-        f"ratio of the best plan that pays for the teacher's inference, {method}",
-        found.ratio,
-        RATIO,
-        quantity="planned_ratio",
-        unit="times",
-        method=method,
-        scenario="inference",
-        n_column=joint.n_column,
-        runs=joint.rows["run_id"],
-        note=found.note,
-    )
-    return joint.trusted(read)
+    what = f"ratio of the best plan that pays for the teacher's inference, {method}"
+    about = About(quantity="planned_ratio", unit="times", method=method, scenario="inference")
+    return joint.read(what, found.ratio, RATIO, note=found.note, **about)
 
 
 def _best(joint: Joint, method: str) -> Reading:
     fitted = joint.fit
     assert fitted is not None
     known, note = _inside(joint, fitted, method)
-    read = reading(
-        f"best ratio of teacher to student, {method}",
-        known,
-        RATIO,
-        quantity="best_ratio",
-        unit="times",
-        method=method,
-        n_column=joint.n_column,
-        runs=joint.rows["run_id"],
-        note=note,
-    )
-    return joint.trusted(read)
+    what = f"best ratio of teacher to student, {method}"
+    about = About(quantity="best_ratio", unit="times", method=method)
+    return joint.read(what, known, RATIO, note=note, **about)
 
 
 def _inside(joint: Joint, fitted: Fit, method: str) -> tuple[Known, str]:

@@ -106,18 +106,15 @@ def _gains(joint: Joint, method: str) -> Iterator[Reading]:
             continue
         columns = {n_column: n, "n_tokens": 1.0, teacher_column: teacher_n, "method": method}
         g, (lo, hi) = fitted.efficiency(columns)
-        read = reading(
+        yield joint.read(
             f"g of {method} at N = {human(n)}, a teacher {teacher_n / n:.3g} times as large",
             Known(float(g), float(lo), float(hi)) if fitted.uncertainty else Known(float(g)),
             WORSE,
             quantity="g",
             method=method,
-            n_column=n_column,
             at_n=float(n),
             at_ratio=float(teacher_n / n),
-            runs=joint.rows["run_id"],
         )
-        yield joint.trusted(read)
 
 
 def _kappa(joint: Joint, method: str) -> Reading:

@@ -7,13 +7,13 @@ refits where runs were resampled.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from kdlaws.advice.evidence import Evidence, done, one_pass
 from kdlaws.advice.judging.known import LEVEL, Known
-from kdlaws.advice.judging.verdicts import Reading, doubted
+from kdlaws.advice.judging.verdicts import About, Claimed, Reading, doubted, reading
 from kdlaws.errors import InputError
 from kdlaws.laws import LAWS, Fit, fit
 from kdlaws.laws.coordinates import log_curve
@@ -59,12 +59,15 @@ class Joint:
         """Whether the additive law describes the runs about as well."""
         return self._rival_within(AS_GOOD)
 
-    def trusted(self, found: Reading) -> Reading:
-        """A judged reading that rests on this law, doubted where the additive one is far better."""
-        is_outdone = found.verdict and self._rival_within(FAR_BETTER)
-        return (
-            doubted(found, "spec_additive describes the runs far better") if is_outdone else found
-        )
+    def read(
+        self, what: str, known: Known, claimed: Claimed, *, note: str = "", **about: Unpack[About]
+    ) -> Reading:
+        """A reading of this law, doubted where the additive one describes the runs far better."""
+        about["n_column"] = self.n_column
+        found = reading(what, known, claimed, runs=self.rows["run_id"], note=note, **about)
+        if not self._rival_within(FAR_BETTER):
+            return found
+        return doubted(found, "spec_additive describes the runs far better")
 
     def _rival_within(self, factor: float) -> bool:
         ours, theirs = (each and each.new_run for each in (self.fit, self.rival))

@@ -11,6 +11,7 @@ from kdlaws.advice.judging.joint import Joint
 from kdlaws.advice.judging.known import Known, number
 from kdlaws.advice.judging.verdicts import (
     BOTH_WAYS,
+    About,
     Claimed,
     Reading,
     Side,
@@ -60,19 +61,9 @@ def teacher_share(grounds: Grounds) -> Verdict:
 
 def _best(grounds: Grounds, joint: Joint, method: str) -> Reading:
     found = grounds.plans[method, joint.n_column]
-    read = reading(
-        f"share of the teacher's inference in the best plan, {method}",
-        found.share,
-        SHARE,
-        quantity="planned_share",
-        unit="share",
-        method=method,
-        scenario="inference",
-        n_column=joint.n_column,
-        runs=joint.rows["run_id"],
-        note=found.note,
-    )
-    return joint.trusted(read)
+    what = f"share of the teacher's inference in the best plan, {method}"
+    about = About(quantity="planned_share", unit="share", method=method, scenario="inference")
+    return joint.read(what, found.share, SHARE, note=found.note, **about)
 
 
 def _spent(evidence: Evidence, method: str) -> Iterator[Reading]:

@@ -115,18 +115,15 @@ def _by_one_law(joint: Joint, method: str) -> Reading:
     def log_share(u: FloatArray) -> float:
         return float(u[ours] - u[theirs])
 
-    read = reading(
+    return joint.read(
         f"1/xi = D_{method}/D_scratch of the joint law",
         derived(fitted, log_share).mapped(math.exp),
         SHARE,
         quantity="token_share_by_law",
         unit="share",
         method=method,
-        n_column=joint.n_column,
-        runs=joint.rows["run_id"],
         note="what tokens cost in the law, the teacher's effect on the size term apart",
     )
-    return joint.trusted(read)
 
 
 def _reason(measured: Mapping[str, list[Reading]], fitted: Mapping[str, list[Reading]]) -> str:
