@@ -15,7 +15,7 @@ from kdlaws.quantities import human
 
 DECADES = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # of the budget, along the frontier
 SIZES, REACH = 481, np.log(50.0)  # points along N in a valley; how far its other axes are searched
-HALVINGS = 9  # of a grid's step, at the end of a valley
+HALVINGS = 7  # of a grid's step, at the end of a valley
 WIDEST = 10.0  # of an interval's end over the other: beyond it nothing is known of the loss
 OTHERS = {2: 41, 3: 15, 4: 9}  # points on these
 

@@ -20,7 +20,7 @@ from kdlaws.quantities import human
 
 LONGEST = 1e4  # times the most tokens among the runs: where a search ends
 MOST_STUDENTS = 1e6
-HALVINGS = 60
+HALVINGS = 48  # of up to nine decades: to a billionth
 POINTS = 400
 
 
