@@ -179,6 +179,10 @@ def load(folder: Path, *, fits: Mapping[str, Fit] | None = None) -> Evidence:
     Raises TableError where the table cannot be read, ArtefactError where another file cannot.
     """
     file = folder / "table.csv"
+    if folder.is_file():
+        raise TableError(
+            "this is a file", where=str(folder), remedy="give the folder of a study, with table.csv"
+        )
     if not file.exists():
         raise TableError(
             "there is no table.csv yet", where=str(folder), remedy="run evaluate first"
