@@ -515,6 +515,20 @@ def test_what_training_directly_never_reaches_has_no_price() -> None:
     assert "ahead from" in found.break_even.reason
 
 
+def test_a_direct_student_outside_its_laws_runs_is_said_to_be() -> None:
+    """At 1e21 the closed form is inside both ranges of the runs, at 1e26 far outside."""
+    taught, direct = two_laws()
+    for flops, outside in ((1e21, False), (1e26, True)):
+        n, d, _ = closed_form(DIRECT, flops)
+        inside = all(
+            lo <= value <= hi
+            for (lo, hi), value in zip(direct.domain.values(), (n, d), strict=True)
+        )
+        found = plan(taught, flops, scratch=direct, teachers=[TeacherOption(4e9)], extrapolate=True)
+        assert found.comparison.direct_extrapolates is outside is not inside
+        assert ("nats (outside the runs)" in str(found)) is outside
+
+
 def test_without_a_law_of_direct_training_nothing_is_compared() -> None:
     taught, _ = two_laws()
     found = plan(taught, 1e21, teachers=[TeacherOption(4e9)], extrapolate=True)

@@ -46,8 +46,8 @@ class StudyPlan:
             _with_ends(n, found, "n_params"),
             _with_ends(best.n_tokens, found, "n_tokens"),
         )
-        direct = found.comparison.direct_cross_entropy
-        against = "" if direct is None else f"; training directly, {direct:.3f}"
+        direct, far = found.comparison.direct_cross_entropy, found.comparison.direct_extrapolates
+        against = "" if direct is None or far else f"; training directly, {direct:.3f}"
         beyond = " (outside the runs)" if found.extrapolates else ""
         budget = f"{found.budget['flops']:.2g} FLOPs with {self.paid}"
         model = f"{taught}: N = {size} on {tokens} tokens, {_loss(found)} nats"
@@ -130,7 +130,9 @@ def _row(each: StudyPlan) -> list[Cell]:
         _with_ends(n, found, "n_params"),
         _with_ends(best.n_tokens, found, "n_tokens"),
         _loss(found),
-        "–" if direct is None else f"{direct:.3f}",
+        "–"
+        if direct is None
+        else f"{direct:.3f}{' ~' * bool(found.comparison.direct_extrapolates)}",
         "–" if equal.n_tokens is None else f"{human(equal.n_tokens)} tokens",
     ]
 

@@ -46,9 +46,11 @@ class Comparison:
     ``direct_cross_entropy`` is of the same budget, ``direct_flops`` what direct training takes to
     the plan's cross-entropy, ``times_cheaper`` that over what the plan takes. ``same_size_*`` is
     the planned student with the teacher's FLOPs spent on its own tokens instead.
+    ``direct_extrapolates`` says whether the direct student is outside the runs of its law.
     """
 
     direct_cross_entropy: float | None
+    direct_extrapolates: bool | None
     direct_flops: float | None
     times_cheaper: float | None
     same_size_n_tokens: float | None
@@ -64,7 +66,7 @@ def compare_with_direct(space: Space, z: Floats, direct: Space | None) -> Compar
     """Of the best point ``z`` of a space."""
     if space.teacher is None or direct is None:
         reason = NO_TEACHER_PLANNED if space.teacher is None else NO_DIRECT_LAW
-        return Comparison(None, None, None, None, None, reason)
+        return Comparison(None, None, None, None, None, None, reason)
     best = exp(float(space.log_loss(z[None])[0]))
     at = lowest(direct.log_loss, *direct.box)
     flops = cheapest(direct, best)
@@ -74,12 +76,24 @@ def compare_with_direct(space: Space, z: Floats, direct: Space | None) -> Compar
     cost = sum(space.spent(z).values())
     return Comparison(
         direct_cross_entropy=None if at is None else exp(float(direct.log_loss(at[None])[0])),
+        direct_extrapolates=None if at is None else not _was_run(direct, at),
         direct_flops=flops,
         times_cheaper=None if flops is None else flops / cost,
         same_size_n_tokens=float(same_models.n_tokens[0]) if isfinite(same_loss) else None,
         same_size_cross_entropy=exp(same_loss) if isfinite(same_loss) else None,
         reason="" if flops is not None else f"no direct training reaches {best:.4g} nats there",
     )
+
+
+def _was_run(space: Space, z: Floats) -> bool:
+    """Whether the N and tokens of a point are among those of the runs."""
+    models, domain = space.models(z[None]), space.fit.domain
+    asked = ((space.fit.n_column, models.n_params), (D, models.n_tokens))
+    return all(_is_within(domain[name], float(values[0])) for name, values in asked)
+
+
+def _is_within(ends: tuple[float, float], value: float) -> bool:
+    return ends[0] / BEYOND <= value <= ends[1] * BEYOND
 
 
 def cheapest(direct: Space, cross_entropy: float) -> float | None:
@@ -153,8 +167,8 @@ def break_even(space: Space, z: Floats, direct: Space | None) -> BreakEven:
 def _is_inside(space: Space, direct: Space, models: Models, tokens: float) -> bool:
     """Whether both students' tokens are among those of the runs behind the laws."""
     instead = _instead(direct, models.n_params[:1], _cost(space, models, np.array([tokens])))
-    asked = ((space.fit.domain[D], tokens), (direct.fit.domain[D], float(instead[0])))
-    return all(lo / BEYOND <= amount <= hi * BEYOND for (lo, hi), amount in asked)
+    known = _is_within(space.fit.domain[D], tokens)
+    return known and _is_within(direct.fit.domain[D], float(instead[0]))
 
 
 def _ahead(space: Space, direct: Space, models: Models) -> Callable[[Floats], Floats]:

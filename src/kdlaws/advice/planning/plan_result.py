@@ -181,7 +181,8 @@ def _against_direct(plan: Plan) -> Iterator[str]:
     if direct is not None:
         gap = direct - plan.best.cross_entropy
         how = f"{abs(gap):.4f} {'worse' if gap > 0 else 'better'}"
-        yield f"  direct     the best without a teacher has {direct:.4f} nats, {how};"
+        far = " (outside the runs)" if against.direct_extrapolates else ""
+        yield f"  direct     the best without a teacher has {direct:.4f} nats{far}, {how};"
         price = (
             "no budget" if flops is None else f"{flops:.3g} FLOPs, {times:.3g} times the plan's,"
         )
