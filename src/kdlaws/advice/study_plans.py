@@ -40,10 +40,9 @@ class StudyPlan:
     def sentence(self) -> str:
         """What to train, how sure that is, and what training directly would give."""
         found, best = self.plan, self.plan.best
-        n = best.n_params_non_embedding if best.n_params is None else best.n_params
         taught = f"{self.method}-level from the {self.teacher.label}" if self.teacher else "scratch"
         size, tokens = (
-            _with_ends(n, found, "n_params"),
+            _with_ends(best.n, found, "n_params"),
             _with_ends(best.n_tokens, found, "n_tokens"),
         )
         direct, far = found.comparison.direct_cross_entropy, found.comparison.direct_extrapolates
@@ -122,12 +121,11 @@ def plan_table(plans: Sequence[StudyPlan]) -> Table:
 
 def _row(each: StudyPlan) -> list[Cell]:
     found, best = each.plan, each.plan.best
-    n = best.n_params_non_embedding if best.n_params is None else best.n_params
     direct, equal = found.comparison.direct_cross_entropy, found.break_even
     return [
         f"{found.budget['flops']:.2g} FLOPs{' ~' if found.extrapolates else ''}",
         f"{each.method}: {each.paid}",
-        _with_ends(n, found, "n_params"),
+        _with_ends(best.n, found, "n_params"),
         _with_ends(best.n_tokens, found, "n_tokens"),
         _loss(found),
         "–"
@@ -137,9 +135,9 @@ def _row(each: StudyPlan) -> list[Cell]:
     ]
 
 
-def _with_ends(value: float | None, found: Plan, name: str) -> str:
+def _with_ends(value: float, found: Plan, name: str) -> str:
     """``35k [6k, 196k]``; an open interval where the runs bound neither end, or at a corner."""
-    shown = "?" if value is None else human(value)
+    shown = human(value)
     if name in found.at_ends:
         return f"{shown} (at the end of its range)"
     lo, hi = (found.interval or {}).get(name, (None, None))

@@ -31,6 +31,13 @@ class Student:
     lo: float | None
     hi: float | None
 
+    @property
+    def n(self) -> float:
+        """N by the fit's own count."""
+        n = self.n_params_non_embedding if self.n_params is None else self.n_params
+        assert n is not None  # a fit counts by one of them
+        return n
+
 
 @dataclass(frozen=True)
 class Valley:
@@ -133,16 +140,11 @@ def described(student: Student) -> str:
     tokens = f" on {human(student.n_tokens)} tokens{text}"
     loss = f"{student.cross_entropy:.4f} nats{ends}"
     if student.teacher is None:
-        return f"N = {_known_n(student)}{tokens}, no teacher: {loss}"
+        return f"N = {human(student.n)}{tokens}, no teacher: {loss}"
     taught = student.teacher_n_tokens
     trained = "" if taught is None else f" (trained on {human(taught)})"
     method = "" if student.method is None else f"{student.method}, "
-    return f"N = {_known_n(student)}{tokens}, {method}{student.teacher}{trained}: {loss}"
-
-
-def _known_n(student: Student) -> str:
-    n = student.n_params if student.n_params is not None else student.n_params_non_embedding
-    return "?" if n is None else human(n)
+    return f"N = {human(student.n)}{tokens}, {method}{student.teacher}{trained}: {loss}"
 
 
 def _sure(plan: Plan) -> Iterator[str]:
