@@ -50,9 +50,8 @@ def planned(joint: Joint, method: str) -> Planned:
 
 def _of(found: Plan, budget: float) -> Planned:
     assert found.interval is not None
-    best, n = found.best, found.n_column
-    students, teachers = getattr(best, n), getattr(best, f"teacher_{n}")
-    ratio = Known(teachers / students, *found.interval.get("ratio", (None, None)))
+    teachers = getattr(found.best, f"teacher_{found.n_column}")
+    ratio = Known(teachers / found.best.n, *found.interval.get("ratio", (None, None)))
     ends = found.interval.get("teacher_inference_share", (None, None))
     note = f"{human(budget)} FLOPs, scenario inference, k = 1"
     return Planned(ratio, Known(found.allocation["teacher_inference"], *ends), note)

@@ -9,9 +9,8 @@ import numpy as np
 from kdlaws.advice.planning.costs import Floats
 from kdlaws.advice.planning.optimum import grid, interior, lowest
 from kdlaws.advice.planning.plan_result import Stop, Student, Valley
-from kdlaws.advice.planning.space import Space
+from kdlaws.advice.planning.space import Space, first
 from kdlaws.laws import Fit
-from kdlaws.quantities import human
 
 DECADES = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # of the budget, along the frontier
 SIZES, REACH = 481, np.log(50.0)  # points along N in a valley; how far its other axes are searched
@@ -40,7 +39,7 @@ def student(space: Space, z: Floats) -> Student:
         teacher_n_params=teacher_n["n_params"],
         teacher_n_params_non_embedding=teacher_n["n_params_non_embedding"],
         teacher_n_tokens=first(models.teacher_n_tokens),
-        cross_entropy=exp(float(space.log_loss(z[None])[0])),
+        cross_entropy=space.cross_entropy(z),
         lo=lo if known else None,
         hi=hi if known else None,
     )
@@ -55,20 +54,15 @@ def scalars(space: Space, z: Floats) -> dict[str, float | str]:
     }
 
 
-def first(values: Floats | None) -> float | None:
-    return None if values is None else float(np.ravel(values)[0])
-
-
 def _by_convention(fit: Fit, n: Floats | None) -> dict[str, float | None]:
     unknown: dict[str, float | None] = {"n_params": None, "n_params_non_embedding": None}
     return unknown | {fit.n_column: first(n)}
 
 
 def _name(space: Space, teacher_n: Floats | None) -> str | None:
-    if space.teacher is None:
-        return None
-    n = first(teacher_n)
-    return space.teacher.name or ("teacher" if n is None else f"teacher of {human(n)}")
+    return (
+        None if space.teacher is None else replace(space.teacher, n_params=first(teacher_n)).label
+    )
 
 
 def of_the_run(spent: Mapping[str, float]) -> float:
@@ -114,7 +108,7 @@ def valley(space: Space, z: Floats, tolerance: float) -> Valley | None:
         for k in range(1, len(z))
     ]
     losses = np.exp(space.log_loss(grid([sizes, *others]))).reshape(SIZES, -1).min(axis=1)
-    allowed = exp(float(space.log_loss(z[None])[0])) + tolerance
+    allowed = space.cross_entropy(z) + tolerance
     ends = [
         exp(_end(space, _bracket(sizes[side], losses[side], float(z[0]), allowed), allowed))
         for side in (np.flatnonzero(sizes < z[0])[::-1], np.flatnonzero(sizes > z[0]))
@@ -142,9 +136,8 @@ def _end(space: Space, bracket: tuple[float, float | None], allowed: float) -> f
         return inner
     for _ in range(HALVINGS):
         middle = (inner + outer) / 2
-        pinned = replace(space, n_params=exp(middle))
-        at = lowest(pinned.log_loss, *pinned.box)
-        within = at is not None and exp(float(pinned.log_loss(at[None])[0])) <= allowed
+        found = best_of([replace(space, n_params=exp(middle))])
+        within = bool(found) and found[0][0].cross_entropy(found[0][1]) <= allowed
         inner, outer = (middle, outer) if within else (inner, middle)
     return inner
 
@@ -155,10 +148,8 @@ def smallest(space: Space, flat: Valley) -> Student:
 
 
 def _pinned(space: Space, n_params: float) -> Student:
-    pinned = replace(space, n_params=n_params)
-    at = lowest(pinned.log_loss, *pinned.box)
-    assert at is not None
-    return student(pinned, at)
+    [found] = best_of([replace(space, n_params=n_params)])
+    return student(*found)
 
 
 def paid_beforehand(space: Space) -> float:
@@ -173,7 +164,7 @@ def paid_beforehand(space: Space) -> float:
 def best_of(spaces: Sequence[Space]) -> list[tuple[Space, Floats]]:
     """The best point of each space that has any, the lowest cross-entropy first."""
     found = [(each, z) for each in spaces if (z := lowest(each.log_loss, *each.box)) is not None]
-    return sorted(found, key=lambda pair: float(pair[0].log_loss(pair[1][None])[0]))
+    return sorted(found, key=lambda pair: pair[0].cross_entropy(pair[1]))
 
 
 def frontier(spaces: Sequence[Space], direct: Space | None) -> Iterator[Stop]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kdlaws.advice.planning.costs import NO_TEACHER, TRAINING, Floats
 from kdlaws.advice.planning.optimum import lowest
-from kdlaws.advice.planning.space import Models, Space
+from kdlaws.advice.planning.space import Models, Space, first
 from kdlaws.laws.law import D
 from kdlaws.laws.result import BEYOND
 from kdlaws.quantities import human
@@ -62,20 +62,21 @@ NO_TEACHER_PLANNED = "the plan has no teacher"
 NO_DIRECT_LAW = "no law of training without a teacher is known: give --scratch FIT"
 
 
-def compare_with_direct(space: Space, z: Floats, direct: Space | None) -> Comparison:
-    """Of the best point ``z`` of a space."""
+def compare_with_direct(
+    space: Space, z: Floats, direct: Space | None, at: Floats | None
+) -> Comparison:
+    """Of the best points ``z`` and ``at`` of a space and of training directly, if that has any."""
     if space.teacher is None or direct is None:
         reason = NO_TEACHER_PLANNED if space.teacher is None else NO_DIRECT_LAW
         return Comparison(None, None, None, None, None, None, reason)
-    best = exp(float(space.log_loss(z[None])[0]))
-    at = lowest(direct.log_loss, *direct.box)
+    best = space.cross_entropy(z)
     flops = cheapest(direct, best)
     same = replace(direct, n_params=float(space.models(z[None]).n_params[0]))
     same_models = same.models(np.empty((1, 0)))
     same_loss = float(same.log_loss(np.empty((1, 0)))[0])
     cost = sum(space.spent(z).values())
     return Comparison(
-        direct_cross_entropy=None if at is None else exp(float(direct.log_loss(at[None])[0])),
+        direct_cross_entropy=None if at is None else direct.cross_entropy(at),
         direct_extrapolates=None if at is None else not _was_run(direct, at),
         direct_flops=flops,
         times_cheaper=None if flops is None else flops / cost,
@@ -177,11 +178,10 @@ def _ahead(space: Space, direct: Space, models: Models) -> Callable[[Floats], Fl
     def ahead(tokens: Floats) -> Floats:
         n = np.full(len(tokens), models.n_params[0])
         instead = _instead(direct, n, _cost(space, models, tokens))
-        known = np.ones(len(tokens), bool)
-        if direct.stays_inside:
-            known = instead <= direct.fit.domain[D][1] * (1 + 1e-9)
+        most = direct.token_range[1]
+        known = instead <= most * (1 + 1e-9)
         distilled = _distilled_loss(space, models, tokens)
-        alone = _direct_loss(direct, n, np.where(known, instead, direct.fit.domain[D][1]))
+        alone = _direct_loss(direct, n, np.where(known, instead, most))
         gain: Floats = np.where(known, np.exp(alone) - np.exp(distilled), np.nan)
         return gain
 
@@ -190,7 +190,7 @@ def _ahead(space: Space, direct: Space, models: Models) -> Callable[[Floats], Fl
 
 def _cost(space: Space, models: Models, tokens: Floats) -> Floats:
     """FLOPs of distilling on so many tokens, serving left out: it is the same for both."""
-    teacher = space.teacher_cost(_one(models.teacher_n_params), _one(models.teacher_n_tokens))
+    teacher = space.teacher_cost(first(models.teacher_n_params), first(models.teacher_n_tokens))
     spent = space.costs.spent(models.n_params[0], tokens, teacher, _text(space, models))
     return np.asarray(sum(part for name, part in spent.items() if name != "serving"))
 
@@ -199,10 +199,6 @@ def _text(space: Space, models: Models) -> float:
     """Tokens of text that the planned student uses, or all."""
     is_chosen = "n_unique_tokens" in space.axes
     return float(models.n_unique_tokens[0]) if is_chosen else space.costs.n_unique_tokens
-
-
-def _one(values: Floats | None) -> float | None:
-    return None if values is None else float(values[0])
 
 
 def _instead(direct: Space, n: Floats, flops: Floats) -> Floats:
@@ -257,7 +253,9 @@ def _students(space: Space, direct: Space, models: Models) -> tuple[float | None
 
     def ahead(n_students: float) -> float:
         shared = replace(space, costs=replace(space.costs, n_students=n_students))
-        teacher = shared.teacher_cost(_one(models.teacher_n_params), _one(models.teacher_n_tokens))
+        teacher = shared.teacher_cost(
+            first(models.teacher_n_params), first(models.teacher_n_tokens)
+        )
         n = models.n_params[:1]
         text = _text(space, models)
         tokens = _afforded(shared, shared.costs.tokens(space.budget, n, teacher, text))

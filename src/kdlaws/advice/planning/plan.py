@@ -159,10 +159,12 @@ def _assemble(
     reference = direct if space.teacher is not None else None
     amounts = space.spent(z)
     beyond = fit.beyond(scalars(space, z) | {"flops": of_the_run(amounts)})
-    alternatives = [student(*other) for other in (*others, *best_of([*filter(None, [reference])]))]
+    alone = best_of([reference] if reference else [])
+    alternatives = [student(*other) for other in (*others, *alone)]
     if flat is not None:
         alternatives.append(smallest(space, flat))
-    flops, comparison = space.budget, compare_with_direct(space, z, reference)
+    comparison = compare_with_direct(space, z, reference, alone[0][1] if alone else None)
+    flops = space.budget
     return Plan(
         best=best,
         corner=corner(space, z),

@@ -5,8 +5,9 @@ these are free, in this order. The tokens that the student trains on follow from
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from math import exp
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,6 @@ class Space:
     method: str | None = None
     n_params: float | None = None
     stays_inside: bool = False
-    given: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def axes(self) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ class Space:
         """What the fit reads of each model; tokens at least 1, so that all have a logarithm."""
         fit, tokens = self.fit, np.maximum(models.n_tokens, 1.0)
         unique = np.maximum(models.n_unique_tokens, 1.0)
-        columns: dict[str, Any] = {**self.given, fit.n_column: models.n_params}
+        columns: dict[str, Any] = {fit.n_column: models.n_params}
         if U in fit.form.reads:
             columns |= {D: tokens, U: unique}
         else:
@@ -228,6 +228,10 @@ class Space:
         values = log_surface(self.fit, columns, self.fit.u[None])[0]
         return np.where(models.is_allowed & self._knows_teacher(columns), values, np.inf)
 
+    def cross_entropy(self, z: Floats) -> float:
+        """Of one point ``[axes]``, nats per token."""
+        return exp(float(self.log_loss(z[None])[0]))
+
     def log_losses(self, z: Floats, u: Floats) -> Floats:
         """The same ``[fits, points]`` of other parameters ``[fits, unknowns]``, each at its own
         points ``[fits, points, axes]``."""
@@ -248,6 +252,11 @@ class Space:
     def slopes(self, z: Floats) -> Floats:
         """Derivative of log cross-entropy by the law's u ``[points, unknowns]``."""
         return parameter_slopes(self.fit, self.columns(self.models(z)))
+
+
+def first(values: Floats | None) -> float | None:
+    """Of the only point, what ``Models`` holds."""
+    return None if values is None else float(np.ravel(values)[0])
 
 
 def worth(tokens: Floats, unique: Floats) -> Floats:
